@@ -1,0 +1,1 @@
+"""Pure objects that decide where an exchange goes; each takes ``now``."""

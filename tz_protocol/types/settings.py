@@ -1,0 +1,190 @@
+"""The configuration as the core uses it: validated, immutable, replaced whole.
+
+The one rule: a value that exists is legal. The package ``config`` makes these from
+TOML; a test or an embedder may make them directly. Durations are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from tz_protocol.types.secret import Secret
+
+__all__ = [
+    "Cors",
+    "Credential",
+    "GatewaySettings",
+    "Limits",
+    "Model",
+    "ProviderSettings",
+    "ServerTimeouts",
+    "Snapshot",
+    "Timeouts",
+    "Url",
+]
+
+
+class Url(msgspec.Struct, frozen=True):
+    """An origin and a path, taken apart once."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    """Without brackets."""
+    port: int
+    path: str = "/"
+    """Begins and ends with a slash."""
+    query: str = ""
+    """Raw, without the question mark."""
+
+    @property
+    def authority(self) -> str:
+        """Value of the Host header: the port only where it is not the default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """Where a provider's key comes from, with static ones already resolved."""
+
+    kind: Literal["static", "dynamic", "none"]
+    secret: Secret | None = None
+    """The key, if static."""
+    name: str = ""
+    """Key of ``tensorzero::credentials``, if dynamic."""
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines of one attempt and of one exchange."""
+
+    connect: float = 5.0
+    first_content: float = 120.0
+    idle: float = 60.0
+    total: float = 600.0
+    stream_total: float = 3600.0
+
+
+class ServerTimeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines of a client's connection."""
+
+    head: float = 10.0
+    """From a request's first byte to the end of its head."""
+    body: float = 30.0
+    """Between two pieces of a body."""
+    idle: float = 75.0
+    """Without a request on a kept connection (nginx's keepalive_timeout)."""
+    write: float = 30.0
+    """Without progress while the client does not read."""
+    drain: float = 30.0
+    """After SIGTERM, for what runs."""
+    goodbye: float = 5.0
+    """After the drain, for the last words."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of what a client can make us hold."""
+
+    head_bytes: int = 32_768
+    line_bytes: int = 8_192
+    headers: int = 100
+    body_bytes: int = 104_857_600
+    requests_per_connection: int = 1_000
+    connections: int = 4_096
+    requests: int = 1_000
+    """Exchanges in flight."""
+    queue: int = 100
+    """Exchanges that wait for a place in flight; past it 503."""
+    queue_timeout: float = 5.0
+    body_memory: int = 1_073_741_824
+    """Request and response bodies held in memory by the whole process."""
+    response_bytes: int = 67_108_864
+    """A whole answer of a provider, decoded."""
+    event_bytes: int = 1_048_576
+    """One line of a provider's stream."""
+    pool_per_origin: int = 256
+    """Connections to one origin, busy ones included."""
+    pool_idle: int = 32
+    """Idle connections kept for one origin."""
+    pool_idle_timeout: float = 30.0
+
+
+class Cors(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a browser may be; off while ``allowed_origins`` is empty."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Exact origins, or ``*``."""
+    max_age: float = 600.0
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a model's ``providers`` table."""
+
+    name: str
+    """The entry's name, as routing names it."""
+    type: str
+    """Name of the provider's row."""
+    model: str
+    """The model's name at the provider."""
+    url: Url | None = None
+    """Base of every request; None for a provider that answers in the core."""
+    credential: Credential = Credential("none")
+    options: dict[str, str] = {}
+    """Further keys of the table, such as ``deployment_id``, for the dialect."""
+    extra_headers: tuple[tuple[str, str], ...] = ()
+    extra_body: dict[str, Raw] = {}
+    """Top-level members added to every JSON body."""
+    timeouts: Timeouts | None = None
+    """None: the gateway's."""
+    verify: bool = True
+    ca_file: str | None = None
+    proxy: Secret | None = None
+    """URL of the egress proxy for this origin (it may hold a password)."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``[models]``."""
+
+    name: str
+    capabilities: frozenset[str]
+    routing: tuple[str, ...]
+    """Names of providers, in the order to try them."""
+    providers: dict[str, ProviderSettings]
+    timeouts: Timeouts | None = None
+    created: int = 0
+    """Unix seconds for ``GET /v1/models``; 0 if unknown."""
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``[gateway]`` table."""
+
+    bind_address: str = "127.0.0.1:3000"
+    """``host:port``, ``[v6]:port`` or ``unix:/path``."""
+    base_path: str = ""
+    """Empty, or a path that begins with a slash and does not end with one."""
+    debug: bool = False
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    server: ServerTimeouts = ServerTimeouts()
+    cors: Cors = Cors()
+    half_close: Literal["abort", "answer"] = "abort"
+    authentication: bool | None = None
+    """None: off on loopback, required elsewhere."""
+    observability: bool | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole configuration; an exchange keeps the one it began with."""
+
+    gateway: GatewaySettings = GatewaySettings()
+    models: dict[str, Model] = {}
+    """By public name, in the order of the file."""
+    shorthand: dict[str, ProviderSettings] = {}
+    """By provider type: what ``type::model`` means, with an empty ``model``. Types
+    whose default key is not set are absent."""
+    missing_keys: dict[str, str] = {}
+    """By provider type: the variable that would enable its shorthand."""
+    config_id: str = ""
+    """Short hash of the files' text, in logs and metrics."""
