@@ -394,10 +394,19 @@ def kind_of(error: BaseException) -> str:
 
     One of ``tls``, ``dns``, ``refused``, ``missing``, ``timeout`` or ``reset``.
     Classes are matched by name along the MRO, so that the core imports no library
-    that performs I/O and no driver needs a table of its own.
+    that performs I/O and no driver needs a table of its own. Libraries wrap what they
+    were told: where a class says nothing, its cause is asked.
     """
-    for cls in type(error).__mro__:
-        word = _KINDS.get(cls.__name__)
-        if word is not None:
-            return word
+    cause: BaseException | None = error
+    while cause is not None:
+        for cls in type(cause).__mro__:
+            word = _KINDS.get(cls.__name__)
+            if word is not None:
+                return word
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        elif isinstance(cause, OSError):
+            cause = cause.__cause__
+        else:
+            cause = cause.__cause__ or cause.__context__
     return "reset"

@@ -53,6 +53,7 @@ __all__ = [
     "TlsOptions",
     "Wait",
     "Write",
+    "WriteEof",
     "WriteFile",
     "WriteRead",
 ]
@@ -178,6 +179,18 @@ class WriteRead(Operation[bytes]):
 
     handle: Handle
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEof(Operation[None]):
+    """End our direction of the stream after what was written; reading goes on.
+
+    A peer that still sends would otherwise be reset at the close, and lose the answer
+    that is on its way to it (RFC 9112, section 9.6). Does nothing where the stream has
+    no such thing (TLS) or is already lost. Performed without parking.
+    """
+
+    handle: Handle
 
 
 @dataclass(frozen=True, slots=True)
