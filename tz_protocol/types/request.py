@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import Raw
 
@@ -34,6 +36,9 @@ class ParsedRequest(msgspec.Struct, kw_only=True):
     """Every top-level JSON member as the client wrote it, without ``model`` and the
     ``tensorzero::`` ones; empty for bodies that are not JSON."""
     extensions: Extensions = Extensions()
+    neutral: Any = None
+    """The same request in neutral types, made when a candidate first needs it (a
+    ``Conversation`` for chat); ``fields`` stays what it was."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

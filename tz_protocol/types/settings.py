@@ -55,6 +55,8 @@ class Credential(msgspec.Struct, frozen=True):
     """The key, if static."""
     name: str = ""
     """Key of ``tensorzero::credentials``, if dynamic."""
+    location: str = ""
+    """Where it is, as one writes it in the configuration; for people, never the key."""
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,3 +190,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """By provider type: the variable that would enable its shorthand."""
     config_id: str = ""
     """Short hash of the files' text, in logs and metrics."""
+    warnings: tuple[str, ...] = ()
+    """What the files ask for and will not get, each with its place; harmless enough
+    to start."""

@@ -21,6 +21,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Completion tokens, reasoning included."""
     cache_read_tokens: int | None = None
     """Of the input, those read from the provider's cache; None if not said."""
+    cache_write_tokens: int | None = None
+    """Of the input, those written to the provider's cache; None if not said."""
     reasoning_tokens: int | None = None
     """Of the output, those spent on reasoning; None if not said."""
     quality: Literal["known", "estimated"] = "known"

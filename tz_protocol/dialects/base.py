@@ -1,0 +1,112 @@
+"""What a dialect is: one wire format, both directions, as a row of functions.
+
+The one rule: a dialect converts and never decides. It knows no provider by name, no
+route, no retry; what deviates from vendor to vendor comes in as data (``Target``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from tz_protocol.errors import GatewayError
+from tz_protocol.types.http import HttpRequest, RequestHead, ResponseHead
+from tz_protocol.types.request import Identity, ParsedRequest, Target
+from tz_protocol.types.stream import StreamEvent, StreamPart
+from tz_protocol.types.usage import Usage
+
+__all__ = ["Answer", "Decoder", "Dialect", "Encoder", "Losses", "Response"]
+
+P = TypeVar("P", bound=ParsedRequest)
+R = TypeVar("R", bound="Response")
+
+Losses = tuple[str, ...]
+"""Names of the parameters that a rendering dropped, sorted."""
+
+Answer = tuple[ResponseHead, bytes]
+"""A whole response to a client: head (with content-type) and body."""
+
+
+class Response(msgspec.Struct, kw_only=True):
+    """What every whole, decoded answer of a provider has."""
+
+    usage: Usage | None = None
+    """None if the provider did not say."""
+
+
+class Decoder(Protocol):
+    """Bytes of a provider's stream -> events. Feed, then drain, then feed again."""
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes as they came; call ``next_event`` until it returns None."""
+
+    def receive_eof(self) -> None:
+        """Take the end of the stream; call ``next_event`` until it returns None.
+
+        If the stream was not complete the last ``next_event`` returns
+        ``StreamFailed``; if it was (a finish reason, and only the terminator was
+        missing) it returns ``StreamDone``.
+        """
+
+    def next_event(self) -> StreamEvent | None:
+        """Return the next event, or None when more bytes are needed.
+
+        After ``StreamDone`` or ``StreamFailed`` it returns None for ever. Never
+        raises for anything that a provider can send.
+        """
+
+
+class Encoder(Protocol):
+    """Events -> bytes of the client's stream."""
+
+    content_type: str
+    """Value of the response's ``content-type``; read when the parts up to the first
+    content have been encoded, since the provider may have a say in it."""
+
+    def encode(self, part: StreamPart) -> bytes:
+        """Return the client's bytes for *part*; may be empty."""
+
+    def finish(self, usage: Usage | None) -> bytes:
+        """Return the bytes that complete the stream, the terminator included."""
+
+    def fail(self, error: GatewayError) -> bytes | None:
+        """Return the in-band error, without a terminator.
+
+        None if this format has none: the body is then broken off.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect(Generic[P, R]):
+    """One wire format, both directions; the modules beside this one hold the rows."""
+
+    name: str
+    """Two candidates with the same name pass bytes through to each other."""
+    parse_request: Callable[[bytes, RequestHead], P]
+    """A client's whole body -> request. Raises ``InvalidRequest`` and
+    ``UnsupportedMediaType``."""
+    render_request: Callable[[P, Target], tuple[HttpRequest, Losses]]
+    """-> what goes to a provider, path relative to its base. Raises
+    ``InvalidRequest`` if the request cannot be expressed there."""
+    parse_response: Callable[[ResponseHead, bytes], R]
+    """A provider's whole 2xx answer -> response. Raises ``UpstreamGarbled``, or
+    ``UpstreamRefused`` for an error in a 2xx body."""
+    render_response: Callable[[P, R, Identity], Answer]
+    """-> what the client gets."""
+    parse_error: Callable[[ResponseHead, bytes], Exception]
+    """A provider's answer that is not 2xx -> the ``UpstreamError`` to raise."""
+    render_error: Callable[[GatewayError, bool], Answer]
+    """-> the client's error body; True adds the attempts (debug)."""
+    stream_decoder: Callable[[ResponseHead], Decoder] | None = None
+    """None if the format has no streams."""
+    stream_encoder: Callable[[P, Identity], Encoder] | None = None
+    """None if the format has no streams."""
+    is_always_stream: Callable[[P], bool] | None = None
+    """True for requests whose answer is relayed piece by piece even though the client
+    did not ask for events (audio bytes). None: never."""
+
+
+AnyDialect = Dialect[Any, Any]

@@ -1,0 +1,37 @@
+"""Ids of tool calls, made without entropy.
+
+The one rule: the same input makes the same id, so that a call and its result, and two
+attempts at two providers, agree without anybody remembering anything.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+__all__ = ["legal_id", "minted_id"]
+
+
+def minted_id(*parts: object) -> str:
+    """Return an id for something that its vendor gave none.
+
+    Args:
+        parts: What makes it unique: the id of the answer, the choice, the place of
+            the call, its name.
+
+    Returns:
+        29 characters of ``[a-z0-9_]``, legal for every vendor but Mistral.
+    """
+    text = "\x1f".join(map(str, parts))
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12)
+    return f"call_{digest.hexdigest()}"
+
+
+def legal_id(value: str, pattern: re.Pattern[str]) -> str:
+    """Return *value* if a vendor takes it, and else an id that stands for it.
+
+    Args:
+        value: An id as the caller wrote it.
+        pattern: What the vendor takes, matched whole.
+    """
+    return value if pattern.fullmatch(value) else minted_id("foreign", value)

@@ -1,0 +1,50 @@
+"""Dialects that are spoken to providers only.
+
+The one rule: no client ever speaks these formats to us, so that no endpoint's row may
+hold one; what a client's side would be asked for is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import Raw
+
+from tz_protocol.dialects.base import AnyDialect, Decoder, Dialect, Losses
+from tz_protocol.types.http import HttpRequest, ResponseHead
+from tz_protocol.types.request import ParsedRequest, Target
+
+__all__ = ["encode_body", "outbound_dialect"]
+
+
+def outbound_dialect(
+    name: str,
+    *,
+    render_request: Callable[[ParsedRequest, Target], tuple[HttpRequest, Losses]],
+    parse_response: Callable[[ResponseHead, bytes], Any],
+    parse_error: Callable[[ResponseHead, bytes], Exception],
+    stream_decoder: Callable[[ResponseHead], Decoder] | None = None,
+) -> AnyDialect:
+    """Return the row of a format that only providers speak."""
+
+    def unspoken(*_: Any) -> NoReturn:
+        message = f"no client speaks {name}"
+        raise RuntimeError(message)
+
+    return Dialect(
+        name=name,
+        parse_request=unspoken,
+        render_request=render_request,
+        parse_response=parse_response,
+        render_response=unspoken,
+        parse_error=parse_error,
+        render_error=unspoken,
+        stream_decoder=stream_decoder,
+    )
+
+
+def encode_body(fields: Mapping[str, Any], extra: Mapping[str, Raw]) -> bytes:
+    """Return the JSON body; what the config adds replaces what was rendered."""
+    return msgspec.json.encode({**fields, **extra} if extra else fields)
