@@ -1,0 +1,267 @@
+"""Command line -> ``Invocation``, as a pure function.
+
+The one rule: nothing is printed and nothing ends here. Help, the version and every
+mistake come back as a ``Say`` for the root flow. ``argparse`` is not used because it
+reads the terminal's size, the environment and message catalogues.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, cast
+
+from tz_protocol import __version__
+from tz_protocol.cli.options import (
+    Check,
+    Command,
+    Demo,
+    Invocation,
+    LogFormat,
+    LogLevel,
+    LogSettings,
+    Say,
+    Serve,
+    Source,
+    Worker,
+)
+from tz_protocol.cli.usage import HELP
+from tz_protocol.config.addresses import parse_bind_address, with_host_and_port
+
+__all__ = ["COMMANDS", "MOST_WORKERS", "OPTIONS", "USAGE_ERROR", "parse_arguments"]
+
+USAGE_ERROR = 2
+"""Exit status for arguments, and for a configuration, that cannot be used."""
+
+MOST_WORKERS = 1_024
+"""More processes than that on one machine is taken for a mistake."""
+
+COMMANDS = ("serve", "check", "demo")
+"""The first argument; ``serve`` if it is none of these."""
+
+_LEVELS = ("debug", "info", "warning", "error")
+_FORMATS = ("pretty", "json")
+_WORKER = re.compile(r"([0-9]{1,4})/([0-9]{1,4})@(fd:[0-9]{1,9}(?:,fd:[0-9]{1,9})*)")
+
+
+class _Refused(Exception):
+    """The arguments cannot be used; the message says why."""
+
+
+# -- the options ----------------------------------------------------------------
+
+
+def _text(text: str) -> str:
+    if not text:
+        message = "expected something that is not empty"
+        raise ValueError(message)
+    return text
+
+
+def _number(lowest: int, highest: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,9}", text) and lowest <= int(text) <= highest:
+            return int(text)
+        message = f"expected a number from {lowest} to {highest}"
+        raise ValueError(message)
+
+    return read
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text in words:
+            return text
+        message = f"expected {', '.join(words[:-1])} or {words[-1]}"
+        raise ValueError(message)
+
+    return read
+
+
+def _host(text: str) -> str:
+    with_host_and_port("127.0.0.1:0", _text(text), None)
+    return text
+
+
+def _worker(text: str) -> Worker:
+    match = _WORKER.fullmatch(text)
+    if match is None:
+        message = "expected NUMBER/COUNT@fd:N; a supervisor passes this"
+        raise ValueError(message)
+    number, count, addresses = match.groups()
+    return Worker(int(number), int(count), tuple(addresses.split(",")))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: who takes it, and how its value is read."""
+
+    commands: tuple[str, ...]
+    read: Callable[[str], Any] | None
+    """Makes the value, or raises ``ValueError``; None: the option takes none."""
+    is_repeatable: bool = False
+    """False: the last one given counts."""
+    is_hidden: bool = False
+
+
+_SOURCE = ("serve", "check")
+
+OPTIONS: dict[str, Option] = {
+    "--config-file": Option(_SOURCE, _text, is_repeatable=True),
+    "--default-config": Option(_SOURCE, None),
+    "--bind-address": Option(_SOURCE, parse_bind_address),
+    "--host": Option(_SOURCE, _host),
+    "--port": Option(COMMANDS, _number(0, 65_535)),
+    "--workers": Option(("serve",), _number(1, MOST_WORKERS)),
+    "--tls-cert": Option(("serve",), _text),
+    "--tls-key": Option(("serve",), _text),
+    "--worker": Option(("serve",), _worker, is_hidden=True),
+    "--json": Option(("check",), None),
+    "--once": Option(("demo",), None),
+    "--log-level": Option(COMMANDS, _one_of(_LEVELS)),
+    "--log-format": Option(COMMANDS, _one_of(_FORMATS)),
+    "--help": Option(COMMANDS, None),
+    "--version": Option(COMMANDS, None),
+}
+"""By name, in the order in which the help lists them."""
+
+_SHORT = {"-h": "--help", "-V": "--version"}
+
+
+# -- parsing --------------------------------------------------------------------
+
+
+def parse_arguments(argv: Sequence[str]) -> Invocation:
+    """Return what *argv*, without the program's name, asks for.
+
+    Run it with ``tz_protocol.cli.main.run``. Never raises for what a user typed.
+    """
+    name = argv[0] if argv and argv[0] in COMMANDS else "serve"
+    rest = tuple(argv[1:] if argv and argv[0] in COMMANDS else argv)
+    try:
+        given, paths = _take(name, rest)
+        if "--help" in given:
+            return Invocation(Say(text=HELP))
+        if "--version" in given:
+            return Invocation(Say(text=f"tz-gateway {__version__}\n"))
+        command = _MAKE[name](given, paths, rest)
+    except _Refused as error:
+        text = f"tz-gateway: {error}\nTry: tz-gateway --help\n"
+        return Invocation(Say(text=text, status=USAGE_ERROR))
+    # The demo's own output is what one wants to see there.
+    level = given.get("--log-level", "warning" if name == "demo" else "info")
+    log_format = given.get("--log-format", "pretty")
+    settings = LogSettings(cast("LogLevel", level), cast("LogFormat", log_format))
+    return Invocation(command, settings)
+
+
+def _take(command: str, argv: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+    """Return the options' values by name, and the arguments that are no options."""
+    given: dict[str, Any] = {}
+    paths: list[str] = []
+    items = iter(argv)
+    for item in items:
+        if item == "--":
+            paths += items
+            break
+        if not item.startswith("-") or item == "-":
+            paths.append(item)
+            continue
+        name, equals, text = item.partition("=")
+        name = _SHORT.get(name, name)
+        option = OPTIONS.get(name)
+        if option is None:
+            raise _Refused(f"unknown option {name!r}{_suggest(command, name)}")
+        if command not in option.commands:
+            takers = " and ".join(option.commands)
+            raise _Refused(f"{name} is an option of {takers}, not of {command}")
+        if option.read is None:
+            if equals:
+                raise _Refused(f"{name} takes no value")
+            given[name] = True
+            continue
+        value = text if equals else next(items, None)
+        if value is None:
+            raise _Refused(f"{name} needs a value")
+        try:
+            read = option.read(value)
+        except ValueError as error:
+            raise _Refused(f"{name} {value!r}: {error}")
+        given[name] = (*given.get(name, ()), read) if option.is_repeatable else read
+    return given, paths
+
+
+def _suggest(command: str, name: str) -> str:
+    known = [
+        key
+        for key, option in OPTIONS.items()
+        if command in option.commands and not option.is_hidden
+    ]
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+# -- the commands ---------------------------------------------------------------
+
+
+def _source(given: Mapping[str, Any], paths: list[str], command: str) -> Source:
+    patterns: tuple[str, ...] = given.get("--config-file", ())
+    if len(paths) > 1 or (paths and patterns):
+        message = (
+            f"unexpected argument {paths[-1]!r}; give every file with --config-file"
+        )
+        raise _Refused(message)
+    if paths and paths[0] in COMMANDS:
+        raise _Refused(f"the command comes first: tz-gateway {paths[0]} [options]")
+    if paths and "/" not in paths[0] and "." not in paths[0]:
+        near = get_close_matches(paths[0], COMMANDS, n=1)
+        if near:
+            raise _Refused(f"unknown command {paths[0]!r}; did you mean {near[0]}?")
+    patterns = (*patterns, *paths)
+    if patterns and "--default-config" in given:
+        raise _Refused("--default-config means no file: give only one of the two")
+    bind_address = given.get("--bind-address")
+    if bind_address is not None and ("--host" in given or "--port" in given):
+        message = "--bind-address has a host and a port: --host and --port do not go"
+        raise _Refused(f"{message} with it")
+    return Source(patterns, bind_address, given.get("--host"), given.get("--port"))
+
+
+def _make_serve(
+    given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
+) -> Command:
+    if ("--tls-cert" in given) != ("--tls-key" in given):
+        raise _Refused("--tls-cert and --tls-key belong together: give both")
+    return Serve(
+        source=_source(given, paths, "serve"),
+        is_path_positional=bool(paths),
+        workers=given.get("--workers", 1),
+        tls_cert=given.get("--tls-cert"),
+        tls_key=given.get("--tls-key"),
+        arguments=argv,
+        worker=given.get("--worker"),
+    )
+
+
+def _make_check(
+    given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
+) -> Command:
+    source = _source(given, paths, "check")
+    return Check(source=source, is_json="--json" in given)
+
+
+def _make_demo(
+    given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
+) -> Command:
+    if paths:
+        raise _Refused(f"unexpected argument {paths[0]!r}: demo reads no file")
+    return Demo(port=given.get("--port"), is_once="--once" in given)
+
+
+_MAKE: dict[str, Callable[[Mapping[str, Any], list[str], tuple[str, ...]], Command]] = {
+    "serve": _make_serve,
+    "check": _make_check,
+    "demo": _make_demo,
+}

@@ -1,0 +1,120 @@
+"""What a command line asks for, as values.
+
+The one rule: a value that exists is legal. ``arguments.py`` makes these from text, and
+each subcommand's flow takes its own kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "Check",
+    "Command",
+    "Demo",
+    "Invocation",
+    "LogFormat",
+    "LogLevel",
+    "LogSettings",
+    "Say",
+    "Serve",
+    "Source",
+    "Worker",
+]
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["pretty", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Which lines the log has, and how they look."""
+
+    level: LogLevel = "info"
+    """The least important level that is shown."""
+    log_format: LogFormat = "pretty"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the configuration comes from, and what overrides its address."""
+
+    patterns: tuple[str, ...] = ()
+    """Paths or globs, in the order given; empty: no file at all."""
+    bind_address: str | None = None
+    """As ``Listen`` takes it; wins over the environment and the file."""
+    host: str | None = None
+    """Replaces the host of whatever address holds otherwise."""
+    port: int | None = None
+    """Replaces the port of whatever address holds otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a supervisor tells the process that it starts."""
+
+    number: int
+    """From 1."""
+    count: int
+    """How many there are; each takes its share of the limits."""
+    addresses: tuple[str, ...]
+    """The sockets that it inherits, such as ``fd:3``."""
+
+    def __str__(self) -> str:
+        """Return the value of the hidden option ``--worker``."""
+        return f"{self.number}/{self.count}@{','.join(self.addresses)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """``serve``: the gateway, until a signal."""
+
+    source: Source = Source()
+    is_path_positional: bool = False
+    """True if the file was given without ``--config-file``, which is deprecated."""
+    workers: int = 1
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    arguments: tuple[str, ...] = ()
+    """As given, without the subcommand: what a supervisor starts its workers with."""
+    worker: Worker | None = None
+    """Set in a process that a supervisor started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """``check``: everything that ``serve`` does before it listens."""
+
+    source: Source = Source()
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """``demo``: a gateway that needs no provider, and one request to it."""
+
+    port: int | None = None
+    """None: 3000, or any free one if that is taken."""
+    is_once: bool = False
+    """True: end after the request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Say:
+    """Print and end: help, version, or what was wrong with the arguments."""
+
+    text: str
+    status: int = 0
+    """Of the process; 2 for an error, which goes to standard error."""
+
+
+Command: TypeAlias = Serve | Check | Demo | Say
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One command line, understood."""
+
+    command: Command
+    log: LogSettings = LogSettings()

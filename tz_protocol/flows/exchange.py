@@ -1,0 +1,384 @@
+"""One exchange: a request, the six steps, one answer, one record.
+
+    convert -> resolve -> require capability -> route -> call -> render
+
+The one rule: this module is the sequence and nothing else. Conversions are the
+dialects', choices are ``routing``'s, bytes are ``upstream``'s. Every path, bugs and
+cancellation included, settles the record exactly once, without yielding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tz_protocol.endpoints import Endpoint
+from tz_protocol.errors import (
+    Cancelled,
+    ClientError,
+    ClientTimeout,
+    DeadlineExceeded,
+    GatewayError,
+    Interrupted,
+    InvalidRequest,
+    Overloaded,
+    TooLarge,
+    UpstreamError,
+)
+from tz_protocol.flows.attempt import Answered, attempt
+from tz_protocol.flows.relay import relay
+from tz_protocol.machine import ClientGone, Shutdown
+from tz_protocol.operations import AbortBody, Flow, ReceiveBody, SendBody, SendHead
+from tz_protocol.records.record import Outcome, Record, Stage
+from tz_protocol.routing.candidates import candidates, eligible, require, resolve
+from tz_protocol.routing.verdict import told
+from tz_protocol.types.http import Headers, RequestHead, ResponseHead
+from tz_protocol.types.request import Identity, ParsedRequest
+from tz_protocol.types.settings import Model
+
+if TYPE_CHECKING:
+    from tz_protocol.gateway import Gateway
+
+__all__ = ["Exchange"]
+
+_TRACE_HEADERS = ("traceparent", "tracestate")
+
+
+class Exchange:
+    """One request and its response; :meth:`run` is the flow.
+
+    Args:
+        gateway: Whose tables are used; its snapshot of now is kept to the end.
+        endpoint: The row that the route matched.
+        head: The request's head.
+        request_id: For ``x-request-id`` and the record.
+        response_headers: Put on every answer (version, request id, CORS).
+    """
+
+    __slots__ = (
+        "_held",
+        "_is_admitted",
+        "_is_committed",
+        "deadline",
+        "endpoint",
+        "gateway",
+        "head",
+        "is_relayed",
+        "parsed",
+        "record",
+        "response_headers",
+        "settings",
+        "snapshot",
+        "trace_headers",
+    )
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        endpoint: Endpoint,
+        head: RequestHead,
+        request_id: str,
+        response_headers: Headers,
+    ) -> None:
+        now = gateway.context.now
+        self.gateway = gateway
+        self.endpoint = endpoint
+        self.head = head
+        self.response_headers = response_headers
+        self.snapshot = gateway.snapshot
+        self.settings = gateway.snapshot.gateway
+        self.trace_headers: Headers = tuple(
+            pair for pair in head.headers if pair[0] in _TRACE_HEADERS
+        )
+        self.parsed = ParsedRequest(model="")
+        self.is_relayed = False
+        """True if the answer goes out piece by piece."""
+        self.deadline = now + max(
+            self.settings.timeouts.total, self.settings.timeouts.stream_total
+        )
+        """Absolute; lowered as soon as the request is known."""
+        self.record = Record(
+            id=gateway.new_id(),
+            request_id=request_id,
+            endpoint=endpoint.route,
+            config_id=self.snapshot.config_id,
+            started_at=gateway.wall_clock(),
+            started=now,
+        )
+        self._held = 0
+        self._is_admitted = False
+        self._is_committed = False
+
+    def seconds(self) -> float:
+        """Return the seconds since the exchange began."""
+        return self.gateway.context.now - self.record.started
+
+    def run(self) -> Flow[None]:
+        """Serve the request, answer, and settle, whatever happens."""
+        record = self.record
+        try:
+            try:
+                yield from self._serve()
+            except GatewayError as error:
+                yield from self._refuse(error)
+            except Interrupted as interrupt:
+                yield from self._interrupted(interrupt)
+        except ClientTimeout:
+            self.conclude(Outcome.CLIENT_STALLED)
+            raise
+        except ClientError:
+            self.conclude(Outcome.CLIENT_GONE)
+            raise
+        except Interrupted as interrupt:
+            is_gone = isinstance(interrupt.event, ClientGone)
+            self.conclude(Outcome.CLIENT_GONE if is_gone else Outcome.SHUTDOWN)
+            raise
+        except (Cancelled, GeneratorExit):
+            self.conclude(Outcome.CANCELLED)
+            raise
+        except BaseException:
+            record.error = "internal_error"
+            self.conclude(Outcome.ERROR)
+            raise
+        finally:
+            self._settle()
+
+    # -- the steps ----------------------------------------------------------------
+
+    def _serve(self) -> Flow[None]:
+        gateway, record = self.gateway, self.record
+        record.stage = Stage.AUTHENTICATE
+        gateway.authenticate(self.head)
+        record.stage = Stage.BODY
+        body = yield from self._receive_body()
+        record.stage = Stage.CONVERT
+        self._convert(body)
+        record.stage = Stage.RESOLVE
+        model = resolve(self.snapshot, self.parsed.model, gateway.providers)
+        record.stage = Stage.REQUIRE
+        require(model, self.endpoint.capability)
+        record.stage = Stage.ADMIT
+        yield from self._admit(model)
+        record.stage = Stage.ROUTE
+        answered = yield from self._route(model)
+        self._commit(answered)
+        if answered.stream is not None:
+            yield from self._relay(answered)
+        else:
+            yield from self._render(answered)
+
+    def _receive_body(self) -> Flow[bytes]:
+        """Return the whole body, within the limits and the memory budget."""
+        limit = self.settings.limits.body_bytes
+        pieces: list[bytes] = []
+        while piece := (yield from ReceiveBody(self.deadline)):
+            size = len(piece)
+            self.gateway.memory.take(size)
+            self._held += size
+            if self._held > limit:
+                message = f"The request's body is over the limit of {limit} bytes."
+                raise TooLarge(message)
+            pieces.append(piece)
+        self.record.bytes_in = self._held
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _convert(self, body: bytes) -> None:
+        """Step 1: the caller's bytes become a neutral request."""
+        dialect, record = self.endpoint.dialect, self.record
+        self.parsed = parsed = dialect.parse_request(body, self.head)
+        always = dialect.is_always_stream
+        self.is_relayed = parsed.is_stream or (always is not None and always(parsed))
+        record.asked_model = parsed.model
+        record.is_stream = parsed.is_stream
+        record.tags = parsed.extensions.tags
+        record.is_dryrun = parsed.extensions.dryrun
+        record.episode_id = parsed.extensions.episode_id or self.gateway.new_id()
+
+    def _admit(self, model: Model) -> Flow[None]:
+        timeouts = model.timeouts or self.settings.timeouts
+        is_stream = self.parsed.is_stream
+        total = timeouts.stream_total if is_stream else timeouts.total
+        self.deadline = self.record.started + total
+        limits, now = self.settings.limits, self.gateway.context.now
+        wait = min(self.deadline, now + limits.queue_timeout)
+        yield from self.gateway.admission.enter(wait)
+        self._is_admitted = True
+
+    def _route(self, model: Model) -> Flow[Answered]:
+        """Steps 4 and 5: try the eligible candidates in order until one answers."""
+        found = candidates(model, self.endpoint.capability, self.gateway.providers)
+        kept, dropped = eligible(found, self.parsed)
+        if not kept:
+            raise dropped[0].error
+        errors: list[UpstreamError] = []
+        refusal: InvalidRequest | None = None
+        for candidate in kept:
+            if self.gateway.context.now >= self.deadline:
+                break
+            try:
+                return (yield from attempt(self, candidate))
+            except UpstreamError as error:
+                errors.append(error)
+            except InvalidRequest as error:
+                refusal = error
+        if errors:
+            raise told(errors, tuple(self.record.attempts))
+        if refusal is not None:
+            raise refusal
+        raise DeadlineExceeded("The request's total time is over.")
+
+    def _commit(self, answered: Answered) -> None:
+        record = self.record
+        record.model = answered.candidate.model.name
+        record.provider = answered.candidate.settings.name
+        record.first_content = self.seconds()
+        self._release_body()
+
+    def _render(self, answered: Answered) -> Flow[None]:
+        """Step 6: the whole answer, in the caller's format, in one write."""
+        record, response = self.record, answered.response
+        record.stage = Stage.RENDER
+        if response is None:
+            message = "an attempt answered with neither a response nor a stream"
+            raise RuntimeError(message)
+        head, body = self.endpoint.dialect.render_response(
+            self.parsed, response, self._identity(answered)
+        )
+        record.usage = response.usage
+        yield from self._send_whole(
+            ResponseHead(head.status, (*head.headers, *self.facts(answered))), body
+        )
+        self.conclude(Outcome.OK)
+
+    def _relay(self, answered: Answered) -> Flow[None]:
+        """Step 6 for streams: pieces as they come."""
+        encoder_of = self.endpoint.dialect.stream_encoder
+        if encoder_of is None or answered.stream is None:
+            raise InvalidRequest("This endpoint does not stream.", param="stream")
+        encoder = encoder_of(self.parsed, self._identity(answered))
+        try:
+            yield from relay(self, answered, encoder)
+        finally:
+            answered.stream.response.close()
+            answered.record.ended = self.seconds()
+
+    # -- answering ----------------------------------------------------------------
+
+    def begin(self, status: int, headers: Headers) -> Flow[None]:
+        """Send the head of a relayed answer; its first bytes must follow at once."""
+        self._is_committed = True
+        self.record.status = status
+        headers = (*headers, *self.response_headers)
+        yield from SendHead(self.deadline, ResponseHead(status, headers))
+
+    def _send_whole(self, head: ResponseHead, body: bytes) -> Flow[None]:
+        self._is_committed = True
+        self.record.status = head.status
+        headers = (
+            *head.headers,
+            ("content-length", str(len(body))),
+            *self.response_headers,
+        )
+        deadline = max(self.deadline, self.goodbye_deadline())
+        yield from SendHead(deadline, ResponseHead(head.status, headers))
+        self.record.bytes_out = len(body)
+        yield from SendBody(deadline, body, end=True)
+
+    def _refuse(self, error: GatewayError) -> Flow[None]:
+        """Answer with *error*, or break off what has begun."""
+        record = self.record
+        record.error = error.code or error.kind
+        self._release_body()
+        if self._is_committed:
+            self.conclude(Outcome.PARTIAL)
+            yield from AbortBody(self.goodbye_deadline())
+            return
+        debug = self.settings.debug
+        head, body = self.endpoint.dialect.render_error(error, debug)
+        self.conclude(_OUTCOMES.get(type(error), Outcome.ERROR))
+        yield from self._send_whole(
+            ResponseHead(head.status, (*head.headers, *self._attempt_facts())), body
+        )
+
+    def _interrupted(self, interrupt: Interrupted) -> Flow[None]:
+        """Say goodbye if there is somebody to say it to."""
+        if not isinstance(interrupt.event, Shutdown):
+            raise interrupt
+        self.record.error = "gateway_shutdown"
+        self.conclude(Outcome.SHUTDOWN)
+        if self._is_committed:
+            raise interrupt
+        error = Overloaded(
+            "The gateway is shutting down. Try again.",
+            code="gateway_shutdown",
+            retry_after=1.0,
+        )
+        yield from self._refuse(error)
+
+    def goodbye_deadline(self) -> float:
+        """Return by when last words must have been read by the client."""
+        return self.gateway.context.now + self.settings.server.goodbye
+
+    def _identity(self, answered: Answered) -> Identity:
+        record = self.record
+        return Identity(
+            id=record.id,
+            episode_id=record.episode_id or record.id,
+            model=answered.candidate.model.name,
+            created=int(record.started_at),
+        )
+
+    def facts(self, answered: Answered) -> Headers:
+        """Return the headers that say who answered, and how."""
+        record = self.record
+        facts = (
+            ("x-tz-model", answered.candidate.model.name),
+            ("x-tz-provider", answered.candidate.settings.name),
+            *self._attempt_facts(),
+        )
+        if record.dropped:
+            facts = (*facts, ("x-tz-dropped-params", ", ".join(record.dropped)))
+        return tuple((name, _header_safe(value)) for name, value in facts)
+
+    def _attempt_facts(self) -> Headers:
+        attempts = self.record.attempts
+        if not attempts:
+            return ()
+        upstream = sum((a.ended or self.seconds()) - a.started for a in attempts)
+        own = max(0.0, self.seconds() - upstream)
+        timing = f"upstream;dur={upstream * 1e3:.1f}, gateway;dur={own * 1e3:.1f}"
+        return (("x-tz-attempts", str(len(attempts))), ("server-timing", timing))
+
+    # -- settling -----------------------------------------------------------------
+
+    def conclude(self, outcome: Outcome) -> None:
+        """State how the exchange ended; the first statement holds."""
+        if self.record.outcome is None:
+            self.record.outcome = outcome
+
+    def _release_body(self) -> None:
+        held, self._held = self._held, 0
+        if held:
+            self.gateway.memory.give(held)
+
+    def _settle(self) -> None:
+        self._release_body()
+        if self._is_admitted:
+            self._is_admitted = False
+            self.gateway.admission.leave()
+        record = self.record
+        self.conclude(Outcome.OK)
+        if record.outcome is Outcome.OK:
+            record.stage = Stage.DONE
+        record.duration = self.seconds()
+        self.gateway.settle(record)
+
+
+def _header_safe(value: str) -> str:
+    """Return *value* as a legal header value; names may hold any character."""
+    return "".join(c if " " <= c <= "~" else "?" for c in value)
+
+
+_OUTCOMES: dict[type[GatewayError], Outcome] = {
+    Overloaded: Outcome.SHED,
+    DeadlineExceeded: Outcome.TIMEOUT,
+}

@@ -1,0 +1,166 @@
+"""From a model's name to the ordered candidates that may answer.
+
+The one rule: one :func:`eligible` decides for first tries, retries, fallbacks and
+hedges alike; nothing is ever opened that it did not return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tz_protocol.dialects.base import AnyDialect
+from tz_protocol.errors import CapabilityNotSupported, InvalidRequest, ModelNotFound
+from tz_protocol.types.request import ParsedRequest
+from tz_protocol.types.secret import Secret
+from tz_protocol.types.settings import Model, ProviderSettings, Snapshot
+
+if TYPE_CHECKING:
+    from tz_protocol.providers.base import Provider
+
+__all__ = ["Candidate", "Dropped", "candidates", "eligible", "require", "resolve"]
+
+_NAME_PREFIXES = ("tensorzero::model_name::", "tensorzero::embedding_model_name::")
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One provider of one model, able to do what the endpoint needs."""
+
+    model: Model
+    settings: ProviderSettings
+    provider: Provider
+    dialect: AnyDialect
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """A candidate that may not be opened for this request, and why."""
+
+    candidate: Candidate
+    error: InvalidRequest
+
+
+def resolve(snapshot: Snapshot, name: str, providers: Mapping[str, Provider]) -> Model:
+    """Return the model that a caller means by *name*.
+
+    A configured model, with or without TensorZero's ``tensorzero::model_name::``
+    prefix, or ``type::model`` shorthand. Configured names win.
+
+    Raises:
+        ModelNotFound: There is none.
+        InvalidRequest: The name means a TensorZero function.
+    """
+    model = snapshot.models.get(name)
+    if model is not None:
+        return model
+    for prefix in _NAME_PREFIXES:
+        if name.startswith(prefix):
+            return resolve(snapshot, name.removeprefix(prefix), providers)
+    if name.startswith("tensorzero::"):
+        message = (
+            f"The model {name!r} names a TensorZero function; this gateway serves "
+            "models only. Use a model's name."
+        )
+        raise InvalidRequest(message, param="model", code="unsupported_model_name")
+    kind, separator, rest = name.partition("::")
+    if separator and rest and kind in providers:
+        return _shorthand(snapshot, name, kind, rest, providers[kind])
+    message = f"The model {name!r} does not exist."
+    raise ModelNotFound(message, param="model")
+
+
+def _shorthand(
+    snapshot: Snapshot, name: str, kind: str, rest: str, provider: Provider
+) -> Model:
+    settings = snapshot.shorthand.get(kind)
+    if settings is None:
+        variable = snapshot.missing_keys.get(kind)
+        hint = (
+            f"set {variable} to use {kind}'s models by shorthand"
+            if variable
+            else f"{kind} has no shorthand; configure the model in [models]"
+        )
+        message = f"The model {name!r} does not exist: {hint}."
+        raise ModelNotFound(message, param="model")
+    return Model(
+        name=name,
+        capabilities=frozenset(provider.dialects),
+        routing=(kind,),
+        providers={kind: msgspec.structs.replace(settings, model=rest)},
+    )
+
+
+def require(model: Model, capability: str) -> None:
+    """Check that *model* is configured for *capability*.
+
+    Raises:
+        CapabilityNotSupported: It is not; the message says what to add.
+    """
+    if capability not in model.capabilities:
+        message = (
+            f"Model `{model.name}` is not configured to support capability "
+            f'`{capability}`. Add `endpoints = ["{capability}"]` to the model '
+            "configuration."
+        )
+        raise CapabilityNotSupported(message, param="model")
+
+
+def candidates(
+    model: Model, capability: str, providers: Mapping[str, Provider]
+) -> list[Candidate]:
+    """Return the model's providers that speak *capability*, in routing order.
+
+    Raises:
+        CapabilityNotSupported: None of them does.
+    """
+    found = []
+    for name in model.routing:
+        settings = model.providers[name]
+        provider = providers[settings.type]
+        dialect = provider.dialects.get(capability)
+        if dialect is not None:
+            found.append(Candidate(model, settings, provider, dialect))
+    if not found:
+        message = f"No provider of model `{model.name}` supports `{capability}`."
+        raise CapabilityNotSupported(message, param="model")
+    return found
+
+
+def eligible(
+    found: list[Candidate], request: ParsedRequest
+) -> tuple[list[Candidate], list[Dropped]]:
+    """Split candidates into those that may be opened for *request* and the others."""
+    kept: list[Candidate] = []
+    dropped: list[Dropped] = []
+    for candidate in found:
+        error = _obstacle(candidate, request)
+        if error is None:
+            kept.append(candidate)
+        else:
+            dropped.append(Dropped(candidate, error))
+    return kept, dropped
+
+
+def key_of(candidate: Candidate, request: ParsedRequest) -> Secret | None:
+    """Return the key to use for an eligible candidate, None for no key."""
+    credential = candidate.settings.credential
+    if credential.kind == "dynamic":
+        return request.extensions.credentials.get(credential.name)
+    return credential.secret
+
+
+def _obstacle(candidate: Candidate, request: ParsedRequest) -> InvalidRequest | None:
+    credential = candidate.settings.credential
+    if (
+        credential.kind == "dynamic"
+        and credential.name not in request.extensions.credentials
+    ):
+        message = (
+            f"Model `{candidate.model.name}` takes its key from the request: add "
+            f"`{credential.name}` to `tensorzero::credentials`."
+        )
+        return InvalidRequest(
+            message, param="tensorzero::credentials", code="missing_credential"
+        )
+    return None
