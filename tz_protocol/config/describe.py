@@ -1,0 +1,144 @@
+"""What a configuration comes to, for people and for programs.
+
+The one rule: locations, never secrets; of ``extra_headers`` the names only, because
+their values may be keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tz_protocol.types.settings import Model, ProviderSettings, Snapshot, Timeouts
+
+__all__ = ["describe", "describe_json"]
+
+
+def describe(snapshot: Snapshot) -> str:
+    """Return the effective configuration as text, a line for each provider."""
+    return "\n".join(_lines(snapshot)) + "\n"
+
+
+def _lines(snapshot: Snapshot) -> Iterator[str]:
+    gateway = snapshot.gateway
+    yield f"configuration {snapshot.config_id}"
+    base = f", under {gateway.base_path}" if gateway.base_path else ""
+    yield f"address       {gateway.bind_address}{base}"
+    yield f"timeouts      {_timeouts(gateway.timeouts)}"
+    yield ""
+    yield f"models ({len(snapshot.models)})"
+    for model in snapshot.models.values():
+        capabilities = ", ".join(sorted(model.capabilities)) or "nothing yet"
+        yield f"  {model.name}: {capabilities}"
+        inherited = model.timeouts or gateway.timeouts
+        if model.timeouts:
+            yield f"    timeouts {_timeouts(model.timeouts, gateway.timeouts)}"
+        for number, name in enumerate(model.routing, 1):
+            settings = model.providers[name]
+            yield f"    {number}. {_provider(settings, inherited)}"
+    yield ""
+    yield "shorthand"
+    for kind, settings in snapshot.shorthand.items():
+        yield f"  {kind}::MODEL {_place(settings)}, key {_key(settings)}"
+    for kind, variable in snapshot.missing_keys.items():
+        yield f"  {kind}::MODEL if you set {variable}"
+    if snapshot.warnings:
+        yield ""
+        yield "warnings"
+        for warning in snapshot.warnings:
+            yield f"  {warning}"
+
+
+def _provider(settings: ProviderSettings, inherited: Timeouts) -> str:
+    facts = [
+        f"{settings.name}: {settings.type} {settings.model} {_place(settings)}",
+        f"key {_key(settings)}",
+    ]
+    facts += [f"{key} {value}" for key, value in settings.options.items()]
+    if settings.timeouts:
+        facts.append(f"timeouts {_timeouts(settings.timeouts, inherited)}")
+    if settings.extra_headers:
+        names = ", ".join(name for name, _ in settings.extra_headers)
+        facts.append(f"extra headers {names}")
+    if settings.extra_body:
+        facts.append(f"extra members {', '.join(settings.extra_body)}")
+    if settings.ca_file is not None:
+        facts.append(f"certificates of {settings.ca_file}")
+    if not settings.verify:
+        facts.append("certificate not checked")
+    if settings.proxy is not None:
+        facts.append("through a proxy")
+    return "; ".join(facts)
+
+
+def _place(settings: ProviderSettings) -> str:
+    return "in this process" if settings.url is None else f"at {settings.url.authority}"
+
+
+def _key(settings: ProviderSettings) -> str:
+    credential = settings.credential
+    return credential.location or credential.kind
+
+
+def _timeouts(timeouts: Timeouts, base: Timeouts | None = None) -> str:
+    """Return the durations as text; with *base*, those that differ from it."""
+    facts = []
+    for name in Timeouts.__struct_fields__:
+        value = getattr(timeouts, name)
+        if base is None or value != getattr(base, name):
+            facts.append(f"{name} {value:.12g} s")
+    return ", ".join(facts) or "as above"
+
+
+def describe_json(snapshot: Snapshot) -> str:
+    """Return the same as one JSON document."""
+    gateway = snapshot.gateway
+    document = {
+        "config_id": snapshot.config_id,
+        "gateway": {
+            "bind_address": gateway.bind_address,
+            "base_path": gateway.base_path,
+            "timeouts": gateway.timeouts,
+        },
+        "models": {
+            name: _model_object(model, gateway.timeouts)
+            for name, model in snapshot.models.items()
+        },
+        "shorthand": {
+            kind: _provider_object(settings, gateway.timeouts)
+            for kind, settings in snapshot.shorthand.items()
+        },
+        "missing_keys": snapshot.missing_keys,
+        "warnings": snapshot.warnings,
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _model_object(model: Model, inherited: Timeouts) -> dict[str, Any]:
+    timeouts = model.timeouts or inherited
+    return {
+        "capabilities": sorted(model.capabilities),
+        "timeouts": timeouts,
+        "routing": [
+            {"name": name, **_provider_object(model.providers[name], timeouts)}
+            for name in model.routing
+        ],
+    }
+
+
+def _provider_object(settings: ProviderSettings, inherited: Timeouts) -> dict[str, Any]:
+    return {
+        "type": settings.type,
+        "model": settings.model,
+        "host": None if settings.url is None else settings.url.authority,
+        "key": _key(settings),
+        "options": settings.options,
+        "extra_headers": [name for name, _ in settings.extra_headers],
+        "extra_body": list(settings.extra_body),
+        "timeouts": settings.timeouts or inherited,
+        "verify": settings.verify,
+        "ca_file": settings.ca_file,
+        "is_proxied": settings.proxy is not None,
+    }

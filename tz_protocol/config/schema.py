@@ -1,0 +1,331 @@
+"""The shape of the configuration, table by table.
+
+The one rule: every key is named here, and a key that is not is refused. Values mean
+nothing yet: ``gateway.py`` and ``models.py`` make settings of them. Durations are
+given in milliseconds (``_ms``) or seconds (``_s``), never both.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "CorsTable",
+    "EmbeddingModelTable",
+    "GatewayTable",
+    "LimitsTable",
+    "ModelTable",
+    "ProviderTable",
+    "ProviderTypeTable",
+    "ServerTimeoutsTable",
+    "Table",
+    "TimeoutsTable",
+]
+
+YEAR = 31_536_000
+"""Seconds: the longest duration that is taken for meant."""
+
+
+class Table(BaseModel):
+    """Base of every table: no conversion, no unknown key."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def unsupported(subject: str) -> Any:
+    """Return a validator that refuses true: *subject* is not built yet."""
+
+    def refuse(value: bool | None) -> bool | None:
+        if value:
+            raise PydanticCustomError(
+                "unsupported",
+                "{subject} is not supported yet; set this to false or remove it",
+                {"subject": subject},
+            )
+        return value
+
+    return AfterValidator(refuse)
+
+
+def refused_table(subject: str) -> Any:
+    """Return a validator that refuses a table unless it is empty or switched off."""
+
+    def refuse(value: dict[str, Any]) -> dict[str, Any]:
+        if value and value.get("enabled") is not False:
+            raise PydanticCustomError(
+                "unsupported",
+                "{subject} is not supported yet; remove this table",
+                {"subject": subject},
+            )
+        return value
+
+    return AfterValidator(refuse)
+
+
+Ms = Annotated[float, Field(gt=0, le=YEAR * 1000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=YEAR, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+CountOrZero = Annotated[int, Field(ge=0, le=2**53)]
+Location = Any
+"""A credential's location: a string or a table; ``credentials.py`` reads it."""
+
+
+class NonStreamingTable(Table):
+    """TensorZero's spelling of the deadline of a whole answer."""
+
+    total_ms: Ms | None = None
+
+
+class StreamingTable(Table):
+    """TensorZero's spelling of the deadlines of a stream."""
+
+    ttft_ms: Ms | None = None
+    total_ms: Ms | None = None
+
+
+class TimeoutsTable(Table):
+    """``timeouts`` of the gateway, of a model or of a provider."""
+
+    connect_ms: Ms | None = None
+    connect_s: Seconds | None = None
+    first_content_ms: Ms | None = None
+    first_content_s: Seconds | None = None
+    idle_ms: Ms | None = None
+    idle_s: Seconds | None = None
+    total_ms: Ms | None = None
+    total_s: Seconds | None = None
+    stream_total_ms: Ms | None = None
+    stream_total_s: Seconds | None = None
+    non_streaming: NonStreamingTable = NonStreamingTable()
+    streaming: StreamingTable = StreamingTable()
+
+
+class ServerTimeoutsTable(Table):
+    """``[gateway.server_timeouts]``: deadlines of a client's connection."""
+
+    head_ms: Ms | None = None
+    head_s: Seconds | None = None
+    body_ms: Ms | None = None
+    body_s: Seconds | None = None
+    idle_ms: Ms | None = None
+    idle_s: Seconds | None = None
+    write_ms: Ms | None = None
+    write_s: Seconds | None = None
+    drain_ms: Ms | None = None
+    drain_s: Seconds | None = None
+    goodbye_ms: Ms | None = None
+    goodbye_s: Seconds | None = None
+
+
+class LimitsTable(Table):
+    """``[gateway.limits]``; the names are those of ``types.settings.Limits``."""
+
+    head_bytes: Annotated[int, Field(ge=256, le=1_048_576)] | None = None
+    line_bytes: Annotated[int, Field(ge=64, le=1_048_576)] | None = None
+    headers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    body_bytes: Count | None = None
+    requests_per_connection: Count | None = None
+    connections: Count | None = None
+    requests: Count | None = None
+    queue: CountOrZero | None = None
+    queue_timeout_ms: Ms | None = None
+    queue_timeout_s: Seconds | None = None
+    body_memory: Count | None = None
+    response_bytes: Count | None = None
+    event_bytes: Count | None = None
+    pool_per_origin: Count | None = None
+    pool_idle: CountOrZero | None = None
+    pool_idle_timeout_ms: Ms | None = None
+    pool_idle_timeout_s: Seconds | None = None
+
+
+class CorsTable(Table):
+    """``[gateway.cors]``."""
+
+    allowed_origins: list[str] = []
+    max_age_ms: Ms | None = None
+    max_age_s: Seconds | None = None
+
+
+class AuthCacheTable(Table):
+    """TensorZero's cache of keys; there is nothing to cache while there is no store."""
+
+    enabled: bool = True
+    ttl_ms: Ms | None = None
+
+
+class AuthenticationTable(Table):
+    """``[gateway.authentication]``; TensorZero calls it ``auth``."""
+
+    enabled: Annotated[bool, unsupported("authentication by API keys")] | None = None
+    cache: AuthCacheTable = AuthCacheTable()
+
+
+class BatchWritesTable(Table):
+    """How rows would be batched; harmless while none is written."""
+
+    enabled: bool = False
+    flush_interval_ms: Ms | None = None
+    max_rows: Count | None = None
+    max_rows_postgres: Count | None = None
+    write_queue_capacity: Count | None = None
+
+
+class ObservabilityTable(Table):
+    """``[gateway.observability]``: records in a database."""
+
+    enabled: (
+        Annotated[bool, unsupported("observability (records in a database)")] | None
+    ) = None
+    async_writes: bool = False
+    backend: Literal["auto", "clickhouse", "postgres"] = "auto"
+    batch_writes: BatchWritesTable = BatchWritesTable()
+    disable_automatic_migrations: bool = False
+    kafka: Annotated[dict[str, Any], refused_table("Kafka")] = {}
+
+
+class TracesTable(Table):
+    """``[gateway.export.otlp.traces]``."""
+
+    enabled: Annotated[bool, unsupported("export of traces")] = False
+    extra_headers: dict[str, str] = {}
+    format: Literal["opentelemetry", "openinference"] = "opentelemetry"
+    include_content: bool = False
+
+
+class OtlpTable(Table):
+    """``[gateway.export.otlp]``."""
+
+    traces: TracesTable = TracesTable()
+
+
+class ExportTable(Table):
+    """``[gateway.export]``."""
+
+    otlp: OtlpTable = OtlpTable()
+
+
+class CacheValkeyTable(Table):
+    """``[gateway.cache.valkey]``."""
+
+    ttl_s: Seconds | None = None
+
+
+class CacheTable(Table):
+    """``[gateway.cache]``."""
+
+    enabled: Annotated[bool, unsupported("the cache")] | None = None
+    backend: Literal["auto", "clickhouse", "valkey"] = "auto"
+    valkey: CacheValkeyTable = CacheValkeyTable()
+
+
+class MetricsTable(Table):
+    """``[gateway.metrics]``."""
+
+    tensorzero_inference_latency_overhead_seconds_buckets: list[float] = []
+
+
+class GatewayTable(Table):
+    """``[gateway]``: our keys, the reference's and TensorZero's."""
+
+    bind_address: str | None = None
+    base_path: str = ""
+    debug: bool = False
+    half_close: Literal["abort", "answer"] = "abort"
+    limits: LimitsTable = LimitsTable()
+    timeouts: TimeoutsTable = TimeoutsTable()
+    server_timeouts: ServerTimeoutsTable = ServerTimeoutsTable()
+    cors: CorsTable = CorsTable()
+    authentication: AuthenticationTable | None = None
+    auth: AuthenticationTable | None = None
+    observability: ObservabilityTable = ObservabilityTable()
+    export: ExportTable = ExportTable()
+    cache: CacheTable = CacheTable()
+    metrics: MetricsTable = MetricsTable()
+    global_outbound_http_timeout_ms: Ms | None = None
+    relay: Annotated[dict[str, Any], refused_table("relaying to a gateway")] = {}
+    fetch_and_encode_input_files_before_inference: Annotated[
+        bool, unsupported("fetching the files of a request")
+    ] = False
+    unstable_error_json: Annotated[bool, unsupported("TensorZero's error JSON")] = False
+    # Nothing is reported to anybody, there are no templates and no feedback: what
+    # these switch does not exist, whichever way they are set.
+    disable_pseudonymous_usage_analytics: bool = True
+    enable_template_filesystem_access: bool = False
+    template_filesystem_access: dict[str, Any] = {}
+    unstable_disable_feedback_target_validation: bool = False
+
+
+class ModelTable(Table):
+    """``[models.NAME]``; what is in ``providers`` is checked by its provider's row."""
+
+    routing: list[str]
+    endpoints: list[str] = ["chat"]
+    providers: dict[str, dict[str, Any]] = {}
+    timeouts: TimeoutsTable = TimeoutsTable()
+    skip_relay: bool = False
+    """Harmless: there is no relay to skip."""
+
+
+class EmbeddingModelTable(Table):
+    """``[embedding_models.NAME]``: a model with the one capability."""
+
+    routing: list[str]
+    providers: dict[str, dict[str, Any]] = {}
+    timeouts: TimeoutsTable = TimeoutsTable()
+    timeout_ms: Ms | None = None
+    timeout_s: Seconds | None = None
+
+
+class ExtraBodyItem(Table):
+    """One member that is added to every JSON body."""
+
+    pointer: str
+    value: Any
+
+
+class ExtraHeaderItem(Table):
+    """One header that is added to every request."""
+
+    name: str
+    value: str
+
+
+class ProviderTable(BaseModel):
+    """What every ``[models.NAME.providers.NAME]`` may have.
+
+    Further keys are allowed here because the provider's row says which; ``models.py``
+    refuses the others.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    type: str
+    model_name: str | None = None
+    api_base: str | None = None
+    endpoint: str | None = None
+    api_key_location: Location = None
+    extra_body: list[ExtraBodyItem] = []
+    extra_headers: list[ExtraHeaderItem] = []
+    timeouts: TimeoutsTable = TimeoutsTable()
+    timeout_ms: Ms | None = None
+    timeout_s: Seconds | None = None
+    verify: bool = True
+    ca_file: str | None = None
+    discard_unknown_chunks: Annotated[
+        bool, unsupported("discarding unknown chunks")
+    ] = False
+
+
+class ProviderTypeTable(Table):
+    """``[provider_types.TYPE]``: other defaults for one type."""
+
+    class Defaults(Table):
+        """Where the keys of this type are, unless a table says otherwise."""
+
+        api_key_location: Location = None
+
+    defaults: Defaults = Defaults()
