@@ -1,0 +1,1 @@
+"""The gateway on asyncio: performs what ``tz_protocol`` asks for, decides nothing."""

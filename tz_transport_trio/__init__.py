@@ -1,0 +1,1 @@
+"""The gateway on trio: performs what ``tz_protocol`` asks for, decides nothing."""
