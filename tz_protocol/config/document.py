@@ -72,8 +72,12 @@ def merge_files(files: Sequence[tuple[str, str]]) -> Document:
             tree = tomllib.loads(text)
         except RecursionError:
             problems.append(_too_deep(file))
-        except ValueError as error:
+        except tomllib.TOMLDecodeError as error:
             problems.append(_syntax_problem(file, text, str(error)))
+        except ValueError:
+            # int refuses to read it: the only one that tomllib lets out
+            message = "not valid TOML: a number has thousands of digits"
+            problems.append(ConfigProblem(file, None, "", message))
         else:
             if _is_too_deep(tree):
                 problems.append(_too_deep(file))
@@ -123,9 +127,7 @@ def _is_too_deep(tree: dict[str, Any]) -> bool:
 
 def _syntax_problem(file: str, text: str, message: str) -> ConfigProblem:
     match = _PLACE.match(message)
-    if match is None:
-        return ConfigProblem(file, None, "", f"not valid TOML: {message}")
-    what, line, column = match.groups()
+    what, line, column = match.groups() if match else (message, None, None)
     if line is None:
         last = text.count("\n") + 1
         return ConfigProblem(

@@ -31,6 +31,7 @@ from tz_protocol.config.refusals import (
     validated,
 )
 from tz_protocol.config.schema import (
+    YEAR,
     EmbeddingModelTable,
     ModelTable,
     ProviderTable,
@@ -59,6 +60,9 @@ _ROW_KEYS = frozenset({"model_name", *_ADDRESS_KEYS})
 """Keys that the schema knows and that an entry has only if its row says so."""
 
 _COMMON_KEYS = frozenset(ProviderTable.model_fields) - _ROW_KEYS
+
+_EXACT = 2**53
+"""Integers up to this are the same for everybody who reads JSON."""
 
 _PATH_SAFE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 """RFC 3986, section 2.3: what needs no escape anywhere in a URL; no dot segments."""
@@ -331,20 +335,31 @@ def _options(
     for key, value in extra.items():
         if key not in row.required and key not in row.optional:
             continue  # refused already
-        options[key] = text = _text(value)
-        if key.endswith(("_ms", "_s")):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                message = f"expected a number, found {kind_word(value)}"
-                problems.append(((*path, key), message))
-            elif not 0 <= value < float("inf"):
-                problems.append(((*path, key), "expected a number of at least 0"))
-        elif isinstance(value, (dict, list)):
-            message = f"expected a string, found {kind_word(value)}"
-            problems.append(((*path, key), message))
-        elif f"{{{key}}}" in in_paths and text and not _PATH_SAFE.fullmatch(text):
-            message = "expected letters, digits, hyphens, dots and underscores only"
-            problems.append(((*path, key), message))
+        reason = _option_problem(key, value)
+        if not reason:
+            options[key] = text = _text(value)
+            is_in_path = f"{{{key}}}" in in_paths
+            if is_in_path and text and not _PATH_SAFE.fullmatch(text):
+                reason = "expected letters, digits, hyphens, dots and underscores only"
+        if reason:
+            problems.append(((*path, key), reason))
     return options
+
+
+def _option_problem(key: str, value: object) -> str:
+    """Return what is wrong with an option, nothing if it can be said as text."""
+    highest: float = _EXACT
+    if key.endswith(("_ms", "_s")):
+        highest = YEAR * 1000 if key.endswith("_ms") else YEAR
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"expected a number, found {kind_word(value)}"
+        if not value >= 0:
+            return "expected a number of at least 0"
+    elif not isinstance(value, (str, bool, int, float)):
+        return f"expected a string, found {kind_word(value)}"
+    if isinstance(value, (int, float)) and not abs(value) <= highest:
+        return f"expected a number of at most {highest}"
+    return ""
 
 
 def _text(value: object) -> str:

@@ -49,6 +49,9 @@ _REFUSED_HEADERS = {
     "proxy-authorization": "a proxy's key belongs into the variable that names it",
 }
 
+_BITS = 1_024
+"""Of the largest integer that is taken for meant: no double holds a larger one."""
+
 _REFUSED_MEMBERS = {
     "model": "the provider's name of the model is model_name",
     "stream": "whether to stream is the caller's choice",
@@ -135,6 +138,9 @@ def _sayable(value: Any) -> Any:
     """
     if isinstance(value, float) and not math.isfinite(value):
         message = "JSON has neither infinity nor nan: expected a finite number"
+        raise ValueError(message)
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        message = "expected a number with fewer digits"
         raise ValueError(message)
     if isinstance(value, (dt.date, dt.time)):
         message = "JSON has no dates and times: expected a string"

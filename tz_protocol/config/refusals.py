@@ -83,7 +83,6 @@ AGREED: Mapping[str, object] = {
 
 FUTURE_TYPES = frozenset(
     {
-        "anthropic",
         "aws_bedrock",
         "aws_sagemaker",
         "gcp_vertex_anthropic",
@@ -215,7 +214,8 @@ def _explain(details: Mapping[str, Any], model: type[BaseModel]) -> str:
         return "expected a finite number"
     if kind in _EXPECTED:
         return f"{_EXPECTED[kind]}, found {kind_word(value)}"
-    return str(details["msg"])
+    # pydantic's own words may repeat the value
+    return f"not a value for this key: {kind_word(value)}"
 
 
 def _choices(context: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "YEAR",
     "CorsTable",
     "EmbeddingModelTable",
     "GatewayTable",

@@ -109,6 +109,12 @@ def test_merge_files_bad_syntax_has_its_line(text, problem):
     assert found.rpartition(" ")[2] == problem.rpartition(" ")[2]
 
 
+def test_merge_files_number_without_end_is_refused():
+    assert refused("a = 1\nb = " + "9" * 5_000) == [
+        "a: not valid TOML: a number has thousands of digits"
+    ]
+
+
 def test_merge_files_every_bad_file_is_named():
     assert [text.partition(":")[0] for text in refused("=", "a = 1", "b")] == ["a", "c"]
 

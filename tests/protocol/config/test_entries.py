@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.protocol.config.reading import entry, model, problems, provider, read, short
+from tz_protocol.config.load import build, parse
 from tz_protocol.config.refusals import FUTURE_TYPES
 from tz_protocol.providers import PROVIDERS
+from tz_protocol.providers.dummy import make_dummy
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Credential, ProviderSettings, Timeouts, Url
 
@@ -73,6 +77,10 @@ def test_entry_azure_has_an_endpoint_and_a_deployment():
 def test_entry_of_a_server_with_one_model_takes_the_models_name():
     text = provider(type='"tgi"', model_name="", api_base='"http://h/v1/"')
     assert entry(text).model == "m"
+
+
+HUGE = "0x" + "f" * 6_000
+"""More than Python writes in decimal digits."""
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,8 @@ def test_entry_every_row_can_be_configured(row):
         ({"spacing_ms": "true"}, "spacing_ms: expected a number, found a boolean"),
         ({"spacing_ms": "-1"}, "spacing_ms: expected a number of at least 0"),
         ({"spacing_ms": "nan"}, "spacing_ms: expected a number of at least 0"),
-        ({"spacing_ms": "inf"}, "spacing_ms: expected a number of at least 0"),
+        ({"spacing_ms": "inf"}, "spacing_ms: expected a number of at most 31536000000"),
+        ({"spacing_ms": HUGE}, "spacing_ms: expected a number of at most 31536000000"),
         (
             {"verify": "false", "ca_file": '"x"'},
             "ca_file: has no effect while verify is false: give only one of the two",
@@ -205,6 +214,30 @@ def test_entry_of_a_type_to_come_is_refused(kind):
     assert wrong(type=f'"{kind}"') == [
         f"type: providers of type {kind} are not supported yet"
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("[]", "expected a string, found an array"),
+        ("{}", "expected a string, found a table"),
+        ("1979-05-27", "expected a string, found a date"),
+        (HUGE, "expected a number of at most 9007199254740992"),
+        ("nan", "expected a number of at most 9007199254740992"),
+    ],
+    ids=short,
+)
+def test_entry_option_that_is_no_text_is_refused(value, reason):
+    found = problems(model(provider(**{**AZURE, "api_version": value})), K="k")
+    assert [one.partition("api_version: ")[2] for one in found] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("true", "true"), ("false", "false"), ("7", "7")]
+)
+def test_entry_option_of_another_kind_is_said_as_text(value, text):
+    found = entry(provider(**{**AZURE, "api_version": value}), K="k")
+    assert found.options["api_version"] == text
 
 
 @pytest.mark.parametrize("text", ["a/b", ".", "..", "a b", "..?x", "é", "%41"])
@@ -429,6 +462,14 @@ def test_key_default_of_none_is_for_servers_of_ones_own():
 def test_entry_key_that_changes_no_request_is_a_warning(changes, warning):
     (found,) = read(model(provider(**changes))).warnings
     assert found.startswith(f"gw.toml:6: models.m.providers.p.{warning}")
+
+
+def test_entry_key_that_its_row_has_has_an_effect():
+    row = dataclasses.replace(make_dummy(), optional=("parse_think_blocks",))
+    document = parse([("a", model(provider(parse_think_blocks="true")))])
+    snapshot = build(document, {}, providers={"dummy": row})
+    assert snapshot.models["m"].providers["p"].options == {"parse_think_blocks": "true"}
+    assert snapshot.warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ def test_extra_headers_names_are_in_lower_case():
     assert entry(text).extra_headers == (("x-a", "a  b"), ("y", ""))
 
 
+HUGE = "0x" + "f" * 6_000
+"""More than Python writes in decimal digits."""
+
 OWN = "the gateway sets this header itself"
 
 
@@ -139,6 +142,7 @@ def test_extra_body_is_json_as_it_was_meant():
             "1979-05-27",
             "value: JSON has no dates and times: expected a string",
         ),
+        ("/x", HUGE, "value: expected a number with fewer digits"),
         ("/x", "[07:32:00]", "value: JSON has no dates and times: expected a string"),
     ],
 )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.protocol.config.reading import model, problems, provider, read, short
+from tests.protocol.config.reading import problems, provider, read, short
 from tz_protocol.config.models import ALIASES, CAPABILITIES
 from tz_protocol.config.refusals import FUTURE_TYPES
 from tz_protocol.endpoints import ENDPOINTS
@@ -385,7 +385,3 @@ def test_models_spread_over_files_are_one():
         "2.toml:2: models.n.routing: missing: this key is required"
     ]
     assert list(read(*files[:2]).models["m"].providers) == ["p"]
-
-
-def test_model_of_the_readme_is_what_it_says():
-    assert read(model(provider())).models["m"].providers["p"].model == "good"

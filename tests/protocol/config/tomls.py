@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tz_protocol.config.locate import Path
 
-__all__ = ["Text", "texts", "trees"]
+__all__ = ["Literal", "Text", "texts", "trees"]
 
 BARE = st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True)
 KEYS = st.one_of(BARE, st.text(st.characters(codec="utf-8"), max_size=5))
@@ -20,14 +20,14 @@ SCALARS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(st.characters(codec="utf-8"), max_size=12),
-    st.dates().map(lambda day: day.isoformat()).map(lambda text: _Literal(text)),
+    st.dates().map(lambda day: day.isoformat()).map(lambda text: Literal(text)),
     st.sampled_from(["1979-05-27 07:32:00", "07:32:00.5", "inf", "1_000", "0x1F"]).map(
-        lambda text: _Literal(text)
+        lambda text: Literal(text)
     ),
 )
 
 
-class _Literal(str):
+class Literal(str):
     """A value that is written as it is."""
 
     __slots__ = ()
@@ -145,7 +145,7 @@ class Text:
                 self._value((*path, index), child)
                 self._write((",", " ,", "\n,")[self._choose(3)])
             self._write(("", "\n")[self._choose(2)] + "]")
-        elif isinstance(value, str) and not isinstance(value, _Literal):
+        elif isinstance(value, str) and not isinstance(value, Literal):
             self._write(self._string(value))
         elif isinstance(value, bool):
             self._write("true" if value else "false")
