@@ -11,7 +11,6 @@ from tz_protocol.dialects.openai_embeddings import OPENAI_EMBEDDINGS
 from tz_protocol.dialects.openai_moderations import OPENAI_MODERATIONS
 from tz_protocol.providers import PROVIDERS, ROWS, by_name
 from tz_protocol.providers.openai_family import OPENAI_FAMILY
-from tz_protocol.providers.openai_family import OPENAI_FAMILY
 from tz_protocol.types.http import HttpRequest
 from tz_protocol.types.secret import Secret
 
@@ -32,8 +31,7 @@ def rows(values):
 
 def test_providers_are_the_rows_by_name_in_order():
     assert list(PROVIDERS.values()) == list(ROWS)
-    assert list(PROVIDERS)[0] == "openai"
-    assert list(PROVIDERS)[-1] == "dummy"
+    assert (ROWS[0].name, ROWS[-1].name) == ("openai", "dummy")
 
 
 def test_by_name_with_a_name_twice_is_refused():
