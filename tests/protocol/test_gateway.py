@@ -16,7 +16,9 @@ from tests.protocol.flows.serving import (
     snapshot,
 )
 from tz_protocol import __version__
+from tz_protocol.dialects.parameters import column
 from tz_protocol.gateway import Gateway
+from tz_protocol.providers import PROVIDERS
 from tz_protocol.types.settings import Cors, Limits, Snapshot
 
 
@@ -78,6 +80,21 @@ def test_model_with_slashes_is_found_raw_and_encoded():
     config = Snapshot(models={"org/name": model})
     for path in ("/v1/models/org/name", "/v1/models/org%2Fname"):
         assert get(path, Served([good()], config=config)).response.status == 200
+
+
+def test_capabilities_are_the_tables_that_convert():
+    rows = {row["id"]: row for row in answer(get("/v1/capabilities"))["data"]}
+    assert rows.keys() == PROVIDERS.keys()
+    for name, provider in PROVIDERS.items():
+        assert rows[name]["capabilities"].keys() == provider.dialects.keys()
+    chat = rows["anthropic"]["capabilities"]["chat"]
+    found = {name: how.value for name, how in column("anthropic").items()}
+    assert chat["parameters"] == found
+    assert chat["other_parameters"] == "dropped"
+    mistral = rows["mistral"]["capabilities"]["chat"]
+    assert mistral["parameters"]["seed"] == "translated"
+    assert mistral["parameters"]["store"] == "dropped"
+    assert mistral["other_parameters"] == "passed"
 
 
 def test_model_that_does_not_exist_is_a_404():

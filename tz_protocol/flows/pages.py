@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tz_protocol import __version__
+from tz_protocol.dialects.parameters import TABLE, Handling
 from tz_protocol.errors import ModelNotFound
+from tz_protocol.providers.base import Provider
 from tz_protocol.routing.candidates import resolve
 from tz_protocol.types.settings import Model
 
@@ -100,6 +102,43 @@ def _model(model: Model) -> dict[str, Any]:
     }
 
 
+def capabilities(gateway: Gateway) -> tuple[int, str, bytes]:
+    """Return, for each type of provider, what it can do and what of a request it gets.
+
+    A parameter that is not listed is ``other_parameters``. The answer is read from the
+    tables by which requests are converted.
+    """
+    rows = [_abilities(provider) for provider in gateway.providers.values()]
+    return 200, _JSON, _encode({"object": "list", "data": rows})
+
+
+def _abilities(provider: Provider) -> dict[str, Any]:
+    found = {
+        capability: {
+            "format": dialect.name,
+            "streams": dialect.stream_decoder is not None,
+            **_parameters(dialect.name, provider),
+        }
+        for capability, dialect in provider.dialects.items()
+    }
+    return {"object": "provider", "id": provider.name, "capabilities": found}
+
+
+def _parameters(format_name: str, provider: Provider) -> dict[str, Any]:
+    deviations = provider.deviations
+    own = dict.fromkeys(deviations.renames, Handling.TRANSLATED)
+    own |= dict.fromkeys(deviations.unsupported, Handling.DROPPED)
+    table = TABLE.get(format_name)
+    others = Handling.PASSED if table is None else Handling.DROPPED
+    return {
+        "parameters": {
+            name: handling.value
+            for name, handling in sorted({**(table or {}), **own}.items())
+        },
+        "other_parameters": others.value,
+    }
+
+
 PAGES: dict[str, tuple[Page, bool]] = {
     "/status": (status, False),
     "/health": (health, False),
@@ -108,6 +147,7 @@ PAGES: dict[str, tuple[Page, bool]] = {
     "/metrics": (metrics, False),
     "/v1/models": (models, True),
     "/openai/v1/models": (models, True),
+    "/v1/capabilities": (capabilities, True),
 }
 """Path -> (page, whether a key is needed)."""
 
