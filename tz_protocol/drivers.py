@@ -454,7 +454,9 @@ def performers(backend: object) -> Operations:
     found = dict(_OF_HANDLES)
     for name in operations.__all__:
         kind = getattr(operations, name)
-        if isinstance(kind, type) and issubclass(kind, Operation):
+        if not isinstance(kind, type) or not issubclass(kind, Operation):
+            continue
+        if kind is not Operation:
             method = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
             if hasattr(backend, method):
                 found[kind] = getattr(backend, method)

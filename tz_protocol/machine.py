@@ -4,7 +4,7 @@ The driver contract
 ===================
 
 A driver performs the operations of one machine until there are none left. It decides
-nothing. In full:
+nothing; ``drivers.py`` keeps everything of this contract that does not wait. In full:
 
 1. One operation is outstanding. Perform it, then call exactly one of ``resume``,
    ``timed_out``, ``broken``, ``interrupted`` or ``cancel``. Each but the last returns

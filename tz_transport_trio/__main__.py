@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 
 import trio
 
@@ -34,26 +35,24 @@ class LogWriter:
 
     def __init__(self, settings: LogSettings) -> None:
         self._backlog = Backlog(settings)
-        self._has_news = threading.Event()
-        self._is_ended = False
+        self._news = SimpleQueue[bool]()
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
     def take(self, notice: Notice) -> None:
         """Take a notice; never waits."""
         if self._backlog.add(notice, time.time()):
-            self._has_news.set()
+            self._news.put(True)
 
     def close(self) -> None:
         """Write what is left, as long as somebody reads it."""
-        self._is_ended = True
-        self._has_news.set()
+        self._news.put(False)
         self._thread.join(_PATIENCE)
 
     def _write(self) -> None:
-        while not self._is_ended:
-            self._has_news.wait()
-            self._has_news.clear()
+        is_going = True
+        while is_going:
+            is_going = self._news.get()
             with suppress(OSError, ValueError):
                 sys.stderr.write(self._backlog.take())
 

@@ -120,8 +120,7 @@ class _Stream(httpx.AsyncByteStream):
         """Return what comes next, ``b""`` at the end."""
         while not (piece := self._call.take()) and not self._call.is_complete:
             if self._driver.machine.done:
-                error = httpx.RemoteProtocolError("the answer was broken off")
-                raise self._driver.error or error
+                raise self._driver.error or httpx.RemoteProtocolError("answer cut off")
             await self._driver.drive(self._call.has_news)
         return piece
 
@@ -159,10 +158,11 @@ class SyncGatewayTransport(httpx.BaseTransport):
         return response
 
     def close(self) -> None:
-        """Close what was kept open, and end the thread."""
-        self.call(self._inner.aclose)
-        trio.from_thread.run_sync(self._end.set, trio_token=self._token)
-        self._thread.join()
+        """Close what was kept open, and end the thread; once is enough."""
+        if self._thread.is_alive():
+            self.call(self._inner.aclose)
+            trio.from_thread.run_sync(self._end.set, trio_token=self._token)
+            self._thread.join()
 
     def call(self, function: Callable[..., Any], *given: Any) -> Any:
         """Return what *function* returns in the thread's loop."""

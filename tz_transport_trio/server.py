@@ -107,8 +107,9 @@ class Server(Backend):
             try:
                 await trio.lowlevel.wait_readable(sock)
                 client, address = sock.accept()
-            except trio.ClosedResourceError:
-                return
+                stream = self.accepted(client, tls)
+            except (BlockingIOError, trio.ClosedResourceError):
+                continue  # another worker was faster, or we were told to stop
             except OSError as error:
                 if not is_failing:
                     self.notice(drivers.accept_failure(error))
@@ -116,7 +117,6 @@ class Server(Backend):
                 await trio.sleep(_PAUSE)
                 continue
             is_failing = False
-            stream = self.accepted(client, tls)
             driver = drivers.begin_connection(
                 Driver[None], self, gateway, stream, address
             )
@@ -169,6 +169,7 @@ def _bind(address: str) -> socket.socket:
         sock = socket.socket(fileno=number)
     elif kind == "unix":
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
             is_refused = probe.connect_ex(place) == errno.ECONNREFUSED
         if is_refused and Path(place).is_socket():
             Path(place).unlink()  # left behind by a process that is gone

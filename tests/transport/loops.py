@@ -12,10 +12,11 @@ import queue
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import trio
 
 from tz_protocol.machine import Context, Event, Machine
@@ -31,9 +32,17 @@ FAR = 1e12
 
 
 class Transport:
-    """One of our packages, and how its loop is run."""
+    """One of our packages, and how its loop is run.
+
+    Args:
+        name: One of ``NAMES``, or ``uvloop``: asyncio's package on that loop.
+    """
 
     def __init__(self, name: str) -> None:
+        self._make_loop: Any = None
+        if name == "uvloop":
+            uvloop = pytest.importorskip("uvloop", reason="the extra is not installed")
+            self._make_loop, name = uvloop.new_event_loop, "asyncio"
         self.name = name
         self.backend = importlib.import_module(f"tz_transport_{name}.backend")
         self.driver = importlib.import_module(f"tz_transport_{name}.driver")
@@ -51,9 +60,14 @@ class Transport:
             with trio.fail_after(BOUND):
                 return await function()
 
-        return (
-            asyncio.run(on_asyncio()) if self.name == "asyncio" else trio.run(on_trio)
-        )
+        return self.run_unbound(on_asyncio if self.name == "asyncio" else on_trio)
+
+    def run_unbound(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run a coroutine function in a loop of its own."""
+        if self.name == "trio":
+            return trio.run(function)
+        with asyncio.Runner(loop_factory=self._make_loop) as runner:
+            return runner.run(function())
 
     def run_flow(
         self,
@@ -169,10 +183,7 @@ def served(
 
     def run() -> None:
         try:
-            if transport.name == "asyncio":
-                asyncio.run(main())
-            else:
-                trio.run(main)
+            transport.run_unbound(main)
         except BaseException as error:
             problems.append(error)
         finally:

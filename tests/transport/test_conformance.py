@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ class SuiteGateway:
         self.live = set()
         self.room = Signal()
         self.bugs = []
-        self.connection = conformance.connection_factory(
+        self.connection: Any = conformance.connection_factory(
             scenario, self.context, facts, time.time
         )
 
@@ -32,7 +33,7 @@ class SuiteGateway:
         self.bugs.append(error)
 
 
-@pytest.fixture(params=NAMES, scope="module")
+@pytest.fixture(params=[*NAMES, "uvloop"], scope="module")
 def transport(request):
     return Transport(request.param)
 

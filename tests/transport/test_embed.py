@@ -10,6 +10,7 @@ import math
 import socket
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import openai
@@ -20,7 +21,6 @@ import uvicorn
 from tests.transport.loops import BOUND, NAMES, FakePeers, Transport
 from tz_protocol.endpoints import ENDPOINTS
 from tz_protocol.gateway import Gateway
-from tz_protocol.notices import RecordNotice
 from tz_protocol.operations import ReceiveBody, SendBody, SendHead, Sleep
 from tz_protocol.records.record import Outcome
 from tz_protocol.types.http import ResponseHead
@@ -181,7 +181,7 @@ def test_sync_client_gets_errors_as_over_a_socket(client):
 
 def test_openai_client_talks_to_an_embedded_gateway(transport, gateway):
     with transport.embed.SyncGatewayTransport(gateway) as inside:
-        http_client = httpx.Client(transport=inside)
+        http_client: Any = httpx.Client(transport=inside)  # newer SDKs type a fork
         with openai.OpenAI(
             base_url="http://gateway/v1", api_key="unused", http_client=http_client
         ) as client:
@@ -305,7 +305,7 @@ def test_bug_in_a_handler_is_told_and_answered_once(
     with caplog.at_level(logging.ERROR, "tz_gateway"):
         answer = with_async_client(transport, broken, ask)
     if is_late:
-        assert answer == "the answer was broken off"
+        assert answer == "answer cut off"
     else:
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "internal_error"
@@ -552,14 +552,11 @@ def test_asgi_scope_of_another_kind_is_refused(transport, gateway):
         transport.run(server.call)
 
 
-def test_records_are_not_logged_by_an_embedded_gateway(transport, gateway, caplog):
-    notices = []
-    gateway.context.tell = lambda notice: notices.append(notice)
-
+def test_only_log_lines_are_logged_by_an_embedded_gateway(transport, gateway, caplog):
     async def ask(client):
         return await client.post(CHAT, json=chat())
 
     with caplog.at_level(logging.DEBUG, "tz_gateway"):
         with_async_client(transport, gateway, ask)
-    assert [type(notice) for notice in notices] == [RecordNotice]
-    assert caplog.records == []
+    assert len(gateway.records) == 1
+    assert [record for record in caplog.records if record.name == "tz_gateway"] == []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tz_protocol.cli.logs import access_level, is_wanted, line_of, render
+from tz_protocol.cli.logs import Backlog, access_level, is_wanted, line_of, render
 from tz_protocol.cli.options import LogSettings
 from tz_protocol.notices import Close, LogLine, RecordNotice
 from tz_protocol.records.record import AttemptRecord, Outcome, Record, Stage
@@ -318,3 +318,33 @@ def test_line_of_is_what_the_settings_say():
     assert line_of(LogLine("info", "m"), quiet, WALL) is None
     assert line_of(LogLine("error", "m"), quiet, WALL) == f"{TIME} error   m"
     assert line_of(Close(object()), LogSettings("debug", "json"), WALL) is None
+
+
+# -- the backlog ----------------------------------------------------------------
+
+
+def test_backlog_gives_lines_in_order_and_once():
+    backlog = Backlog(LogSettings())
+    assert backlog.add(LogLine("info", "one"), 0.0)
+    assert backlog.add(LogLine("error", "two"), 1.0)
+    first, second = backlog.take().splitlines()
+    assert first.endswith("one")
+    assert second.endswith("two")
+    assert backlog.take() == ""
+
+
+def test_backlog_does_not_want_everything():
+    backlog = Backlog(LogSettings(level="error"))
+    assert not backlog.add(LogLine("warning", "one"), 0.0)
+    assert backlog.take() == ""
+
+
+def test_backlog_that_is_full_says_how_much_it_lost():
+    backlog = Backlog(LogSettings(), limit=2)
+    told = [backlog.add(LogLine("info", f"line {n}"), 0.0) for n in range(5)]
+    assert told == [True, True, False, False, False]
+    assert backlog.take().count("\n") == 2
+    assert backlog.add(LogLine("info", "after"), 0.0)
+    lines = backlog.take().splitlines()
+    assert "lines are lost lines=3" in lines[0]
+    assert lines[1].endswith("after")
