@@ -40,6 +40,11 @@ class Response(msgspec.Struct, kw_only=True):
 class Decoder(Protocol):
     """Bytes of a provider's stream -> events. Feed, then drain, then feed again."""
 
+    @property
+    def is_finished(self) -> bool:
+        """True once every choice has its finish reason: only usage and the terminator
+        may follow. False for a format in which nothing says so before its end."""
+
     def receive_data(self, data: bytes) -> None:
         """Take bytes as they came; call ``next_event`` until it returns None."""
 
@@ -107,6 +112,9 @@ class Dialect(Generic[P, R]):
     is_always_stream: Callable[[P], bool] | None = None
     """True for requests whose answer is relayed piece by piece even though the client
     did not ask for events (audio bytes). None: never."""
+    adapted: Callable[[frozenset[str]], Dialect[P, R]] | None = None
+    """(quirks) -> this format as a vendor that has them speaks it. None: nobody is
+    known to deviate."""
 
 
 AnyDialect = Dialect[Any, Any]

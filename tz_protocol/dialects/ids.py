@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 
-__all__ = ["legal_id", "minted_id"]
+__all__ = ["legal_id", "minted_id", "short_id"]
 
 
 def minted_id(*parts: object) -> str:
@@ -35,3 +35,17 @@ def legal_id(value: str, pattern: re.Pattern[str]) -> str:
         pattern: What the vendor takes, matched whole.
     """
     return value if pattern.fullmatch(value) else minted_id("foreign", value)
+
+
+def short_id(value: str, size: int) -> str:
+    """Return *size* small letters and digits that stand for *value*."""
+    digest = blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    number = int.from_bytes(digest)
+    made = ""
+    for _ in range(size):
+        number, place = divmod(number, len(_LETTERS))
+        made += _LETTERS[place]
+    return made
+
+
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"

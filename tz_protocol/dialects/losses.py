@@ -7,7 +7,7 @@ tells it the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -17,7 +17,7 @@ from tz_protocol.errors import InvalidRequest
 from tz_protocol.types.conversation import Conversation
 from tz_protocol.types.request import Target
 
-__all__ = ["POLICY_OPTION", "Report"]
+__all__ = ["POLICY_OPTION", "Report", "permitted"]
 
 POLICY_OPTION = "on_unsupported_param"
 """Key of the provider's table that overrides what the parameter table says: ``error``
@@ -28,6 +28,25 @@ _NUMBER = msgspec.json.Decoder(float)
 _STRING = msgspec.json.Decoder(str)
 
 _WHITE_SPACE = str.maketrans("", "", " \t\r\n")
+
+
+def permitted(losses: Collection[str], target: Target) -> Losses:
+    """Return what to report of *losses*, sorted; for formats without a table.
+
+    Raises:
+        InvalidRequest: The operator wants nothing dropped, and there is something.
+    """
+    policy = target.options.get(POLICY_OPTION)
+    if policy == "error" and losses:
+        raise _refusal(target, min(losses), "")
+    return () if policy == "drop" else tuple(sorted(losses))
+
+
+def _refusal(target: Target, path: str, reason: str) -> InvalidRequest:
+    message = f"The provider {target.provider} cannot express {path}."
+    if reason:
+        message = f"{message} {reason}"
+    return InvalidRequest(message, param=path, code="unsupported_parameter")
 
 
 class Report:
@@ -94,7 +113,7 @@ class Report:
             InvalidRequest: The operator wants nothing dropped.
         """
         if self._policy == "error":
-            raise self._refusal(path, "")
+            raise _refusal(self._target, path, "")
         if self._policy != "drop":
             self._losses.add(path)
 
@@ -113,7 +132,7 @@ class Report:
         if self._policy == "warn":
             self._losses.add(path)
         elif self._policy != "drop":
-            raise self._refusal(path, reason)
+            raise _refusal(self._target, path, reason)
 
     def handle(self, use: str, path: str, reason: str = "") -> bool:
         """Apply the table to one use of a parameter; True if it can be said.
@@ -170,9 +189,3 @@ class Report:
     def losses(self) -> Losses:
         """Return the names of everything dropped, sorted."""
         return tuple(sorted(self._losses))
-
-    def _refusal(self, path: str, reason: str) -> InvalidRequest:
-        message = f"The provider {self._target.provider} cannot express {path}."
-        if reason:
-            message = f"{message} {reason}"
-        return InvalidRequest(message, param=path, code="unsupported_parameter")

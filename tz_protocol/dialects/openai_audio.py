@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from tz_protocol.dialects.base import Answer, Dialect, Losses, Response
+from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_audio_stream import (
     BodyEncoder,
     audio_usage,
@@ -168,7 +169,7 @@ def _render_speech(parsed: ParsedRequest, target: Target) -> tuple[HttpRequest, 
         body=encode_object(fields),
         is_stream=parsed.is_stream,
     )
-    return request, losses
+    return request, permitted(losses, target)
 
 
 _AUDIO_HEADERS = (("content-type", "application/json"), ("accept", "*/*"))

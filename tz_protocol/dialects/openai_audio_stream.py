@@ -120,6 +120,8 @@ class BytesDecoder:
 
     __slots__ = ("_has_content", "_is_over", "_out")
 
+    is_finished = False
+
     def __init__(self, head: ResponseHead) -> None:
         opened = BodyOpened(safe_content_type(head))
         self._out: deque[StreamEvent] = deque([StreamPart(opened, False)])
@@ -151,6 +153,8 @@ class UnexpectedDecoder:
     """A body of a kind that may not pass -> the failure that it is."""
 
     __slots__ = ("_body", "_is_eof", "_is_over")
+
+    is_finished = False
 
     def __init__(self) -> None:
         self._body = bytearray()

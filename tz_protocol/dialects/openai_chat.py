@@ -11,13 +11,18 @@ Source: https://platform.openai.com/docs/api-reference/chat.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 
 import msgspec
 from msgspec import Raw
 
-from tz_protocol.dialects.base import Answer, Dialect, Losses
+from tz_protocol.dialects.base import Answer, Decoder, Dialect, Losses
+from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_chat_converted import AnyChatEncoder, members_of
-from tz_protocol.dialects.openai_chat_stream import chat_decoder
+from tz_protocol.dialects.openai_chat_messages import fitted_messages
+from tz_protocol.dialects.openai_chat_repairs import regular_whole
+from tz_protocol.dialects.openai_chat_stream import ChatDecoder, chat_decoder
 from tz_protocol.dialects.openai_errors import JSON_HEADERS, parse_error, render_error
 from tz_protocol.dialects.openai_fields import (
     JsonResponse,
@@ -105,8 +110,14 @@ def _read_stream_options(request: ChatRequest, value: Raw) -> None:
 # -- to a provider --------------------------------------------------------------
 
 
-def _render_request(parsed: ChatRequest, target: Target) -> tuple[HttpRequest, Losses]:
+def _render_request(
+    parsed: ChatRequest, target: Target, quirks: frozenset[str] = frozenset()
+) -> tuple[HttpRequest, Losses]:
     fields, losses = render_members(parsed, target)
+    if quirks and "messages" not in target.extra_body:
+        fitted, lost = fitted_messages(fields["messages"], quirks, target.model)
+        fields["messages"] = fitted
+        losses = tuple(sorted({*losses, *lost}))
     options = parsed.stream_options
     if "stream_options" in target.unsupported:
         if "stream_options" in losses and not _asks_more_than_usage(options):
@@ -120,7 +131,7 @@ def _render_request(parsed: ChatRequest, target: Target) -> tuple[HttpRequest, L
             wanted = encode_object({**options, "include_usage": _TRUE})
             fields["stream_options"] = wanted
     request = json_request("chat/completions", fields, is_stream=parsed.is_stream)
-    return request, losses
+    return request, permitted(losses, target) if losses else ()
 
 
 def _asks_more_than_usage(options: Mapping[str, Raw]) -> bool:
@@ -132,9 +143,11 @@ def _asks_more_than_usage(options: Mapping[str, Raw]) -> bool:
 # -- whole answers --------------------------------------------------------------
 
 
-def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
+def _parse_response(
+    head: ResponseHead, body: bytes, quirks: frozenset[str] = frozenset()
+) -> JsonResponse:
     del head
-    fields = read_answer(body, "choices")
+    fields = regular_whole(read_answer(body, "choices"), quirks)
     usage = parse_usage(value_of(fields.get("usage", NULL)))
     return JsonResponse(fields=fields, usage=usage)
 
@@ -156,6 +169,30 @@ def _render_response(
     return ResponseHead(200, JSON_HEADERS), body
 
 
+@lru_cache(maxsize=64)
+def _adapted(quirks: frozenset[str]) -> Dialect[ChatRequest, JsonResponse]:
+    """Return the format as a vendor with *quirks* speaks it."""
+
+    def render_request(
+        parsed: ChatRequest, target: Target
+    ) -> tuple[HttpRequest, Losses]:
+        return _render_request(parsed, target, quirks)
+
+    def parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
+        return _parse_response(head, body, quirks)
+
+    def stream_decoder(head: ResponseHead) -> Decoder:
+        del head
+        return ChatDecoder(quirks=quirks)
+
+    return replace(
+        OPENAI_CHAT,
+        render_request=render_request,
+        parse_response=parse_response,
+        stream_decoder=stream_decoder,
+    )
+
+
 OPENAI_CHAT: Dialect[ChatRequest, JsonResponse] = Dialect(
     name="openai_chat",
     parse_request=_parse_request,
@@ -166,4 +203,5 @@ OPENAI_CHAT: Dialect[ChatRequest, JsonResponse] = Dialect(
     render_error=render_error,
     stream_decoder=chat_decoder,
     stream_encoder=AnyChatEncoder,
+    adapted=_adapted,
 )

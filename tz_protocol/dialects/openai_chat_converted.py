@@ -61,7 +61,8 @@ class AnyChatEncoder:
         """Return the usage, if the client wants it and the provider said it, and the
         terminator."""
         data = b""
-        if self._is_converted and usage is not None:
+        if usage is not None and (self._is_converted or self._encoder.lacks_usage):
+            # A provider may say it elsewhere: Groq in x_groq.
             data = self._encoder.encode(StreamPart(usage_chunk(usage), False, usage))
         return data + self._encoder.finish(usage)
 

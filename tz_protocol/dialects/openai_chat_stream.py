@@ -20,6 +20,11 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from tz_protocol.dialects.base import Decoder
+from tz_protocol.dialects.openai_chat_stream_repairs import (
+    Chunk,
+    ChunkRepairs,
+    regular_chunk,
+)
 from tz_protocol.dialects.openai_chat_whole import events_of_whole
 from tz_protocol.dialects.openai_errors import error_value, refusal
 from tz_protocol.dialects.openai_fields import parse_usage, spliced
@@ -56,49 +61,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.Encoder().encode
 
 
-# -- what is read of a chunk ----------------------------------------------------
-
-
-class _Delta(msgspec.Struct, gc=False):
-    """What a caller sees of a delta; vendors differ in the types, so any value."""
-
-    content: Any = None
-    tool_calls: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_details: Any = None
-    refusal: Any = None
-    function_call: Any = None
-    audio: Any = None
-
-    def has_content(self) -> bool:
-        """Return whether there is anything to see."""
-        return bool(
-            self.content
-            or self.tool_calls
-            or self.reasoning_content
-            or self.reasoning
-            or self.reasoning_details
-            or self.refusal
-            or self.function_call
-            or self.audio
-        )
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int | float | str | None = 0
-    delta: _Delta | None = None
-    finish_reason: Any = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: Any = UNSET
-    error: Any = None
-    x_groq: Any = None
-
-
-_read_chunk = msgspec.json.Decoder(_Chunk).decode
+_read_chunk = msgspec.json.Decoder(Chunk).decode
 
 
 # -- from a provider ------------------------------------------------------------
@@ -120,6 +83,7 @@ class ChatDecoder:
 
     Args:
         limit: Bytes of one event.
+        quirks: What the vendor says otherwise than OpenAI (``QUIRKS``).
     """
 
     __slots__ = (
@@ -129,23 +93,37 @@ class ChatDecoder:
         "_is_eof",
         "_is_json",
         "_is_over",
+        "_is_watched",
+        "_quirks",
+        "_repairs",
         "_sse",
         "_started",
     )
 
-    def __init__(self, limit: int = LINE_LIMIT) -> None:
+    def __init__(
+        self, limit: int = LINE_LIMIT, quirks: frozenset[str] = frozenset()
+    ) -> None:
         self._sse = SseDecoder(limit)
+        self._quirks = quirks
+        self._repairs = ChunkRepairs(quirks)
+        self._is_watched = self._repairs.has_quirks
+        """True if every chunk may need repair, and not only those with tool calls."""
         self._is_json: bool | None = None
         """None until the first byte that is not blank."""
         self._body = bytearray()
         """What has come of a whole JSON body."""
         self._events: deque[StreamEvent] = deque()
-        """What a whole JSON body was turned into."""
+        """What a whole JSON body was turned into, and an end that must wait."""
         self._started: set[Any] = set()
         self._finished: set[Any] = set()
         """Indexes of the choices that have begun, and of those that are complete."""
         self._is_eof = False
         self._is_over = False
+
+    @property
+    def is_finished(self) -> bool:
+        """True once every choice that has begun has its finish reason."""
+        return bool(self._finished) and self._finished >= self._started
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes as they came."""
@@ -170,28 +148,28 @@ class ChatDecoder:
         if not self._is_json:
             self._sse.receive_eof()
         elif not self._events:
-            self._events.extend(events_of_whole(bytes(self._body)))
+            self._events.extend(events_of_whole(bytes(self._body), self._quirks))
 
     def next_event(self) -> StreamEvent | None:
         """Return the next event, None when more bytes are needed."""
         if self._is_over:
             return None
-        try:
-            while (event := self._sse.next_event()) is not None:
-                found = self._read(event)
-                if found is not None:
-                    return found
-        except RemoteProtocolError as error:
-            return self._fail(UpstreamGarbled(error.message, "upstream_too_large"))
         if self._events:
             found = self._events.popleft()
             self._is_over = type(found) is not StreamPart
             return found
+        try:
+            while (event := self._sse.next_event()) is not None:
+                read = self._read(event)
+                if read is not None:
+                    return read
+        except RemoteProtocolError as error:
+            return self._fail(UpstreamGarbled(error.message, "upstream_too_large"))
         return self._end() if self._is_eof else None
 
     def _end(self) -> StreamEvent:
         """Return how a stream ended that had no terminator."""
-        if self._finished and self._finished >= self._started:
+        if self.is_finished:
             self._is_over = True
             return StreamDone()
         return self._fail(UpstreamBroken("cut"))
@@ -207,24 +185,34 @@ class ChatDecoder:
             chunk = _read_chunk(data)
             if not data.isascii():
                 data.decode()
+        except msgspec.ValidationError:
+            return self._read_irregular(event)
         except _UNREADABLE:
             return self._read_odd(event)
         choices = chunk.choices
         if not choices or chunk.error or event.name == "error":
             return self._read_rare(event, chunk)
         has_content = is_finish = False
+        is_watched = self._is_watched
         for choice in choices:
             delta = choice.delta
             if delta is None:
                 data = _with_deltas(data)
-            elif delta.content or delta.has_content():
+            elif delta.content:
                 has_content = True
+            elif delta.has_content():
+                has_content = True
+                if delta.tool_calls:
+                    is_watched = True
             index = choice.index
             if index not in self._started:
                 self._started.add(index)
-            if choice.finish_reason:
+            if choice.finish_reason is not None:
                 is_finish = True
                 self._finished.add(index)
+        if is_watched and self._repairs.concerns(choices):
+            data = self._repairs.repaired(data)
+            has_content = _has_content(data)
         if b"\n" in data:
             # A line break in JSON that is valid is white space between two tokens.
             data = data.replace(b"\n", b" ")
@@ -235,7 +223,19 @@ class ChatDecoder:
         value = ChatChunk(data, True, _states_usage(stated))
         return StreamPart(value, has_content, _usage_of(chunk), is_finish)
 
-    def _read_rare(self, event: SseEvent, chunk: _Chunk) -> StreamEvent:
+    def _read_irregular(self, event: SseEvent) -> StreamEvent | None:
+        """Read an event whose members have other types than OpenAI's."""
+        data = regular_chunk(event.data)
+        if data is not None:
+            try:
+                _read_chunk(data)
+            except _UNREADABLE:
+                data = None
+        if data is None:
+            return self._read_odd(event)
+        return self._read(SseEvent(data, event.name, event.id))
+
+    def _read_rare(self, event: SseEvent, chunk: Chunk) -> StreamEvent:
         """Read an event that has an error, or that has no choices."""
         if chunk.error or event.name == "error":
             error = refusal(value_of(event.data), is_error=True)
@@ -256,6 +256,10 @@ class ChatDecoder:
         if not text:
             return None
         if text.startswith(b"[DONE]"):
+            held = self._repairs.rest() if self._is_watched else None
+            if held is not None:
+                self._events.append(StreamDone())
+                return StreamPart(ChatChunk(held), True)
             self._is_over = True
             return StreamDone()
         value = value_of(text)
@@ -267,6 +271,12 @@ class ChatDecoder:
         if value is None:
             return StreamSkipped("an event that is not JSON")
         return StreamSkipped("an event that is not a chunk")
+
+
+def _has_content(data: bytes) -> bool:
+    """Return whether there is anything to see in a chunk that was repaired."""
+    choices = _read_chunk(data).choices or ()
+    return any(one.delta is not None and one.delta.has_content() for one in choices)
 
 
 _read_choices = msgspec.json.Decoder(list[dict[str, Raw]]).decode
@@ -300,7 +310,7 @@ def _states_usage(stated: Any) -> bool | None:
     return None if stated is UNSET else stated is not None
 
 
-def _usage_of(chunk: _Chunk) -> Usage | None:
+def _usage_of(chunk: Chunk) -> Usage | None:
     """Return the usage that a chunk states, in its own member or in Groq's."""
     usage = parse_usage(chunk.usage)
     if usage is None and isinstance(chunk.x_groq, dict):
@@ -371,6 +381,11 @@ class ChatEncoder:
         self._carried: dict[str, Raw | bytes] = {}
         """What chunks without choices said, for the next one: Azure's first is about
         the prompt, and few clients expect a chunk that holds no choice."""
+
+    @property
+    def lacks_usage(self) -> bool:
+        """True if the client wants usage and no chunk has had it at its place."""
+        return self._shows_usage and self._final is None and not self._is_continuous
 
     def encode(self, part: StreamPart) -> bytes:
         """Return the client's bytes for *part*; may be empty."""

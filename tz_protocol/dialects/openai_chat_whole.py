@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw
 
+from tz_protocol.dialects.openai_chat_repairs import regular_whole
 from tz_protocol.dialects.openai_fields import parse_usage, read_answer
 from tz_protocol.errors import UpstreamError, UpstreamGarbled
 from tz_protocol.types.chat import ChatChunk
@@ -24,10 +25,17 @@ _read_objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _read_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def events_of_whole(body: bytes) -> list[StreamEvent]:
-    """Return what *body*, a whole answer, says as the events of a stream."""
+def events_of_whole(
+    body: bytes, quirks: frozenset[str] = frozenset()
+) -> list[StreamEvent]:
+    """Return what *body*, a whole answer, says as the events of a stream.
+
+    Args:
+        body: What the vendor sent.
+        quirks: What the vendor says otherwise than OpenAI (``QUIRKS``).
+    """
     try:
-        return _events(read_answer(body, "choices"))
+        return _events(regular_whole(read_answer(body, "choices"), quirks))
     except UpstreamError as error:
         return [StreamFailed(error)]
     except (msgspec.DecodeError, RecursionError, KeyError):
@@ -43,6 +51,7 @@ def _events(fields: dict[str, Raw]) -> list[StreamEvent]:
     for number, choice in enumerate(_read_objects(fields.pop("choices"))):
         index = choice.pop("index", _encode(number))
         finish = choice.pop("finish_reason", NULL)
+        choice.pop("delta", None)  # Perplexity's is empty, beside the message.
         delta = _delta(_read_object(choice.pop("message")))
         said = {"index": index, "delta": delta, **choice, "finish_reason": NULL}
         end = {"index": index, "delta": b"{}", "finish_reason": finish}

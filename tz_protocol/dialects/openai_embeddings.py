@@ -1,7 +1,8 @@
 """OpenAI's embeddings.
 
 The one rule: vectors are never decoded, whether they are floats or base64: the encoding
-that the client asked for is what the provider is asked for, and its answer passes.
+that the client asked for is what the provider is asked for, and its answer passes. Only
+a vendor of another format that has but one encoding has its answer made into the other.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings.
 """
@@ -9,8 +10,10 @@ Source: https://platform.openai.com/docs/api-reference/embeddings.
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from tz_protocol.dialects.base import Answer, Dialect, Losses
+from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_errors import JSON_HEADERS, parse_error, render_error
 from tz_protocol.dialects.openai_fields import (
     JsonResponse,
@@ -22,6 +25,7 @@ from tz_protocol.dialects.openai_fields import (
     render_members,
     spliced,
 )
+from tz_protocol.dialects.vectors import FloatVectors, data_of
 from tz_protocol.errors import InvalidRequest
 from tz_protocol.types.http import HttpRequest, RequestHead, ResponseHead
 from tz_protocol.types.request import Identity, ParsedRequest, Target
@@ -57,25 +61,33 @@ def _render_request(
     parsed: ParsedRequest, target: Target
 ) -> tuple[HttpRequest, Losses]:
     fields, losses = render_members(parsed, target)
-    return json_request("embeddings", fields), losses
+    return json_request("embeddings", fields), permitted(losses, target)
 
 
 def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
     del head
     fields = read_answer(body, "data")
-    usage = parse_usage(value_of(fields.get("usage", NULL)))
-    return JsonResponse(fields=fields, usage=usage)
+    stated = value_of(fields.get("usage", NULL))
+    if isinstance(stated, dict) and stated.get("prompt_tokens") is None:
+        # Voyage says the total only, which is that of the input.
+        stated["prompt_tokens"] = stated.get("total_tokens")
+        fields["usage"] = Raw(_encode(stated))
+    return JsonResponse(fields=fields, usage=parse_usage(stated))
 
 
 def _render_response(
     parsed: ParsedRequest, response: JsonResponse, identity: Identity
 ) -> Answer:
-    del parsed
+    fields: dict[str, Raw] = response.fields
+    if isinstance(response, FloatVectors):
+        # Of a vendor that has numbers only.
+        is_base64 = parsed.fields.get("encoding_format") == Raw(b'"base64"')
+        fields = {**fields, "data": data_of(response.vectors, is_base64=is_base64)}
     stamps = {"object": b'"list"', "model": _encode(identity.model)}
-    if "id" in response.fields:
+    if "id" in fields:
         # OpenAI's has none; Mistral's and vLLM's have.
         stamps["id"] = _encode(identity.id)
-    body = encode_object(spliced(response.fields, stamps))
+    body = encode_object(spliced(fields, stamps))
     return ResponseHead(200, JSON_HEADERS), body
 
 

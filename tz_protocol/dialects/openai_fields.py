@@ -279,7 +279,7 @@ def render_members(
 
     A name that both sides know in different words goes under the provider's. If the
     client gave both, the provider's own counts and the other is dropped, unless it
-    says the same; null counts as not given.
+    says the same; null counts as not given. Give what was dropped to ``permitted``.
     """
     fields: dict[str, Raw | bytes] = {"model": _encode(target.model)}
     fields.update(parsed.fields)
@@ -297,6 +297,9 @@ def render_members(
         value = fields.pop(name, None)
         if value is not None and value != NULL:
             losses.append(name)
+    for name, implied in target.implied.items():
+        if fields.get(name) == Raw(implied):
+            del fields[name]
     fields.update(target.extra_body)
     return fields, tuple(sorted(losses))
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from tz_protocol.dialects.base import Losses
+from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_fields import (
     PREFIX,
     parse_extensions,
@@ -186,7 +187,7 @@ def form_request(
     request = HttpRequest(
         path=path, headers=headers, body=body, is_stream=parsed.is_stream
     )
-    return request, tuple(sorted(losses))
+    return request, permitted(losses, target)
 
 
 def _split(name: str) -> tuple[str, str]:

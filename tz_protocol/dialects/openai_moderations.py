@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from tz_protocol.dialects.base import Answer, Dialect, Losses
+from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_errors import JSON_HEADERS, parse_error, render_error
 from tz_protocol.dialects.openai_fields import (
     JsonResponse,
@@ -40,7 +41,7 @@ def _render_request(
     parsed: ParsedRequest, target: Target
 ) -> tuple[HttpRequest, Losses]:
     fields, losses = render_members(parsed, target)
-    return json_request("moderations", fields), losses
+    return json_request("moderations", fields), permitted(losses, target)
 
 
 def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:

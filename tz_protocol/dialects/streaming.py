@@ -1,4 +1,4 @@
-"""A provider's server-sent events -> stream events, whatever the vendor.
+"""A provider's framed events -> stream events, whatever the vendor.
 
 The one rule: the vendor's module says what one event means (``Reader``); that nothing
 follows an end, that a broken framing is a failure and that bytes may be cut anywhere
@@ -8,19 +8,24 @@ is seen to here, once.
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from tz_protocol.errors import RemoteProtocolError, UpstreamGarbled
-from tz_protocol.types.stream import StreamDone, StreamEvent, StreamFailed
+from tz_protocol.types.stream import StreamDone, StreamEvent, StreamFailed, StreamPart
+from tz_protocol.wire.eventstream import EventMessage, EventStreamDecoder
 from tz_protocol.wire.sse import SseDecoder, SseEvent
 
-__all__ = ["Reader", "SseStream"]
+__all__ = ["AwsStream", "FramedStream", "Reader", "SseStream"]
+
+E = TypeVar("E")
+E_in = TypeVar("E_in", contravariant=True)
+E_out = TypeVar("E_out", covariant=True)
 
 
-class Reader(Protocol):
+class Reader(Protocol[E_in]):
     """What one vendor's events mean."""
 
-    def read(self, event: SseEvent, out: deque[StreamEvent]) -> None:
+    def read(self, event: E_in, out: deque[StreamEvent]) -> None:
         """Append what *event* stands for to *out*; raise for nothing."""
 
     def end(self, out: deque[StreamEvent]) -> None:
@@ -28,32 +33,62 @@ class Reader(Protocol):
         of them ``StreamDone`` or ``StreamFailed``."""
 
 
-class SseStream:
-    """A ``Decoder`` (``dialects/base.py``) over server-sent events.
+class Framing(Protocol[E_out]):
+    """A codec of ``wire``: bytes -> events."""
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes as they came."""
+
+    def receive_eof(self) -> None:
+        """Take the end of the stream."""
+
+    def next_event(self) -> E_out | None:
+        """Return the next event, None if more bytes are needed."""
+
+
+class FramedStream(Generic[E]):
+    """A ``Decoder`` (``dialects/base.py``) over the events of a codec.
 
     Args:
         reader: Fresh; keeps the state of this one stream.
+        framing: Fresh.
     """
 
-    __slots__ = ("_is_at_end", "_is_over", "_out", "_reader", "_sse")
+    __slots__ = (
+        "_begun",
+        "_finished",
+        "_framing",
+        "_is_at_end",
+        "_is_over",
+        "_out",
+        "_reader",
+    )
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader[E], framing: Framing[E]) -> None:
         self._reader = reader
-        self._sse = SseDecoder()
+        self._framing = framing
         self._out: deque[StreamEvent] = deque()
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
+        """Indexes of the choices that have begun, and of those that are complete."""
         self._is_at_end = False
         self._is_over = False
+
+    @property
+    def is_finished(self) -> bool:
+        """True once every choice that has begun has its finish reason."""
+        return bool(self._finished) and self._finished >= self._begun
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes as they came; call ``next_event`` until it returns None."""
         if not self._is_over:
-            self._sse.receive_data(data)
+            self._framing.receive_data(data)
 
     def receive_eof(self) -> None:
         """Take the end of the stream; call ``next_event`` until it returns None."""
         if not self._is_at_end:
             self._is_at_end = True
-            self._sse.receive_eof()
+            self._framing.receive_eof()
 
     def next_event(self) -> StreamEvent | None:
         """Return the next event, or None when more bytes are needed."""
@@ -62,9 +97,13 @@ class SseStream:
             if self._is_over:
                 return None
             try:
-                event = self._sse.next_event()
+                event = self._framing.next_event()
             except RemoteProtocolError as error:
-                out.append(StreamFailed(UpstreamGarbled(error.message, error.code)))
+                if error.code == "incomplete":
+                    self._reader.end(out)
+                else:
+                    fault = UpstreamGarbled(error.message, error.code)
+                    out.append(StreamFailed(fault))
                 break
             if event is not None:
                 self._reader.read(event, out)
@@ -73,7 +112,28 @@ class SseStream:
             else:
                 return None
         made = out.popleft()
-        if type(made) is StreamDone or type(made) is StreamFailed:
+        if type(made) is StreamPart:
+            choice = getattr(made.value, "choice", 0)
+            (self._finished if made.is_finish else self._begun).add(choice)
+        elif type(made) is StreamDone or type(made) is StreamFailed:
             self._is_over = True
             out.clear()
         return made
+
+
+class SseStream(FramedStream[SseEvent]):
+    """Over server-sent events."""
+
+    __slots__ = ()
+
+    def __init__(self, reader: Reader[SseEvent]) -> None:
+        super().__init__(reader, SseDecoder())
+
+
+class AwsStream(FramedStream[EventMessage]):
+    """Over an AWS event stream."""
+
+    __slots__ = ()
+
+    def __init__(self, reader: Reader[EventMessage]) -> None:
+        super().__init__(reader, EventStreamDecoder())

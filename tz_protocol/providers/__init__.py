@@ -7,13 +7,26 @@ The one rule: a new vendor is a row in a module beside this one and a place in
 from __future__ import annotations
 
 from tz_protocol.providers.anthropic import ANTHROPIC
+from tz_protocol.providers.aws import AWS_BEDROCK, AWS_SAGEMAKER
 from tz_protocol.providers.base import Provider
+from tz_protocol.providers.cohere import COHERE
 from tz_protocol.providers.dummy import make_dummy
+from tz_protocol.providers.google import GOOGLE
 from tz_protocol.providers.openai_family import OPENAI_FAMILY
+from tz_protocol.providers.voyage import VOYAGE
 
 __all__ = ["PROVIDERS", "ROWS", "by_name"]
 
-ROWS: tuple[Provider, ...] = (*OPENAI_FAMILY, ANTHROPIC, make_dummy())
+ROWS: tuple[Provider, ...] = (
+    *OPENAI_FAMILY,
+    ANTHROPIC,
+    *GOOGLE,
+    AWS_BEDROCK,
+    AWS_SAGEMAKER,
+    COHERE,
+    VOYAGE,
+    make_dummy(),
+)
 """Every vendor, in the order in which they are listed to users."""
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from tz_protocol.dialects.anthropic import ANTHROPIC as ANTHROPIC_CHAT
 from tz_protocol.dialects.anthropic_request import MAX_TOKENS_OPTION
-from tz_protocol.dialects.losses import POLICY_OPTION
 from tz_protocol.providers.base import Provider
 from tz_protocol.types.http import Headers, HttpRequest
 from tz_protocol.types.secret import Secret
@@ -30,6 +29,6 @@ ANTHROPIC = Provider(
     credential="env::ANTHROPIC_API_KEY",
     authorize=x_api_key,
     dialects={"chat": ANTHROPIC_CHAT},
-    optional=("api_base", MAX_TOKENS_OPTION, POLICY_OPTION),
+    optional=("api_base", MAX_TOKENS_OPTION),
 )
 """https://platform.claude.com/docs/en/api/overview."""

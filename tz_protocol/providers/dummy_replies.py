@@ -147,22 +147,34 @@ def pause(context: Context, seconds: float, deadline: float) -> Flow[None]:
 
 
 class _Body:
-    """The pieces of one answer, in order, each after its pause."""
+    """The pieces of one answer, in order, each after its pause.
 
-    __slots__ = ("_context", "_steps")
+    A read that times out loses nothing: the next one goes on waiting.
+    """
+
+    __slots__ = ("_context", "_due", "_steps")
 
     def __init__(self, steps: Iterator[Step], context: Context | None) -> None:
         self._steps = steps
         self._context = context
+        self._due: tuple[float, bytes] | None = None
+        """The piece that is waited for, and when it comes."""
 
     def next_piece(self, deadline: float) -> Flow[bytes]:
         """Return the next piece, ``b""`` at the end."""
-        step = next(self._steps, None)
-        if step is None:
-            return b""
-        seconds, data = step
-        if seconds > 0 and self._context is not None:
-            yield from pause(self._context, seconds, deadline)
+        context = self._context
+        if self._due is None:
+            step = next(self._steps, None)
+            if step is None:
+                return b""
+            seconds, data = step
+            if seconds <= 0 or context is None:
+                return data
+            self._due = (context.now + seconds, data)
+        due, data = self._due
+        if context is not None and due > context.now:
+            yield from pause(context, due - context.now, deadline)
+        self._due = None
         return data
 
 

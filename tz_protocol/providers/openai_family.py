@@ -12,9 +12,23 @@ so that the vendor's own refusal, which names the field, reaches the caller.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tz_protocol.dialects.base import AnyDialect
+from tz_protocol.dialects.mistral_moderations import MISTRAL_MODERATIONS
 from tz_protocol.dialects.openai_audio import OPENAI_SPEECH, OPENAI_TRANSCRIPTION
 from tz_protocol.dialects.openai_chat import OPENAI_CHAT
+from tz_protocol.dialects.openai_chat_messages import (
+    CLOSED_MESSAGES,
+    NO_DEVELOPER,
+    REASONING_ECHO,
+    SHORT_IDS,
+)
+from tz_protocol.dialects.openai_chat_repairs import (
+    REASONING,
+    THINK_BLOCKS,
+    WEAK_IDS,
+)
 from tz_protocol.dialects.openai_embeddings import OPENAI_EMBEDDINGS
 from tz_protocol.dialects.openai_moderations import OPENAI_MODERATIONS
 from tz_protocol.providers.base import Deviations, Provider
@@ -48,9 +62,22 @@ _CHAT_EMBEDDING: dict[str, AnyDialect] = {**_CHAT, "embedding": OPENAI_EMBEDDING
 _TRANSCRIPTION: dict[str, AnyDialect] = {"audio_transcription": OPENAI_TRANSCRIPTION}
 _AUDIO: dict[str, AnyDialect] = {**_TRANSCRIPTION, "audio_speech": OPENAI_SPEECH}
 
-_MAX_TOKENS_ONLY = Deviations(renames={"max_completion_tokens": "max_tokens"})
+_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 """For servers that know the older name only and ignore the newer one in silence, so
 that the caller's limit would be lost (ollama issue 7125, for one)."""
+
+_THINK_OPTION = "parse_think_blocks"
+_THINK_SWITCH = {_THINK_OPTION: THINK_BLOCKS}
+"""Whether models write what they think into their answer depends on the model and on
+how it is served; where the vendor's models do, that is taken for granted."""
+
+_SERVER = Deviations(
+    renames=_MAX_TOKENS,
+    quirks=frozenset({NO_DEVELOPER, REASONING}),
+    switches=_THINK_SWITCH,
+)
+"""Servers of open models: their chat templates know no developer, and newer releases
+have renamed ``reasoning_content`` (https://docs.vllm.ai, "Reasoning Outputs")."""
 
 _AZURE_OPERATIONS = (
     "chat/completions",
@@ -65,7 +92,8 @@ _OPENAI = Provider(
     credential="env::OPENAI_API_KEY",
     authorize=bearer,
     dialects={**_CHAT_EMBEDDING, "moderation": OPENAI_MODERATIONS, **_AUDIO},
-    optional=("api_base",),
+    optional=("api_base", _THINK_OPTION),
+    deviations=Deviations(switches=_THINK_SWITCH),
 )
 
 # https://learn.microsoft.com/azure/ai-services/openai/reference; 2024-10-21 is the
@@ -95,6 +123,8 @@ _GROQ = Provider(
     authorize=bearer,
     dialects={**_CHAT, **_AUDIO},
     optional=("api_base",),
+    # Thoughts are in reasoning, and reasoning_content in a message is a 400.
+    deviations=Deviations(quirks=frozenset({REASONING, REASONING_ECHO})),
 )
 
 # https://docs.together.ai/openapi: chat knows max_tokens only; audio is OpenAI's.
@@ -104,8 +134,12 @@ _TOGETHER = Provider(
     credential="env::TOGETHER_API_KEY",
     authorize=bearer,
     dialects={**_CHAT_EMBEDDING, **_AUDIO},
-    optional=("api_base",),
-    deviations=_MAX_TOKENS_ONLY,
+    optional=("api_base", _THINK_OPTION),
+    deviations=Deviations(
+        renames=_MAX_TOKENS,
+        quirks=frozenset({NO_DEVELOPER, REASONING, THINK_BLOCKS}),
+        switches=_THINK_SWITCH,
+    ),
 )
 
 # Transcription is served by hosts of its own, which ``api_base`` must then name:
@@ -116,7 +150,10 @@ _FIREWORKS = Provider(
     credential="env::FIREWORKS_API_KEY",
     authorize=bearer,
     dialects={**_CHAT_EMBEDDING, **_TRANSCRIPTION},
-    optional=("api_base",),
+    optional=("api_base", _THINK_OPTION),
+    deviations=Deviations(
+        quirks=frozenset({NO_DEVELOPER, THINK_BLOCKS}), switches=_THINK_SWITCH
+    ),
 )
 
 # https://api-docs.deepseek.com/api/create-chat-completion: max_tokens only.
@@ -126,8 +163,12 @@ _DEEPSEEK = Provider(
     credential="env::DEEPSEEK_API_KEY",
     authorize=bearer,
     dialects=_CHAT,
-    optional=("api_base",),
-    deviations=_MAX_TOKENS_ONLY,
+    optional=("api_base", _THINK_OPTION),
+    deviations=Deviations(
+        renames=_MAX_TOKENS,
+        quirks=frozenset({NO_DEVELOPER}),
+        switches=_THINK_SWITCH,
+    ),
 )
 
 _XAI = Provider(
@@ -148,19 +189,25 @@ _OPENROUTER = Provider(
     authorize=bearer,
     dialects={**_CHAT_EMBEDDING, **_AUDIO},
     optional=("api_base",),
+    deviations=Deviations(quirks=frozenset({REASONING, REASONING_ECHO})),
 )
 
 # https://docs.mistral.ai/api: the schemas are closed, an unknown member is a 422.
-# Usage comes in the last chunk of every stream, unasked. Moderation there answers
-# without ``flagged`` and in other categories, speech answers JSON: not OpenAI's.
+# Usage comes in the last chunk of every stream, unasked. Speech answers JSON: not
+# OpenAI's.
 _MISTRAL = Provider(
     name="mistral",
     base_url="https://api.mistral.ai/v1/",
     credential="env::MISTRAL_API_KEY",
     authorize=bearer,
-    dialects={**_CHAT_EMBEDDING, **_TRANSCRIPTION},
+    dialects={
+        **_CHAT_EMBEDDING,
+        "moderation": MISTRAL_MODERATIONS,
+        **_TRANSCRIPTION,
+    },
     optional=("api_base",),
     deviations=Deviations(
+        quirks=frozenset({CLOSED_MESSAGES, NO_DEVELOPER, SHORT_IDS}),
         renames={
             "max_completion_tokens": "max_tokens",
             "seed": "random_seed",
@@ -187,8 +234,8 @@ _HYPERBOLIC = Provider(
     credential="env::HYPERBOLIC_API_KEY",
     authorize=bearer,
     dialects=_CHAT,
-    optional=("api_base",),
-    deviations=_MAX_TOKENS_ONLY,
+    optional=("api_base", _THINK_OPTION),
+    deviations=_SERVER,
 )
 
 # The four below are servers that one runs oneself: three of them anywhere, most of
@@ -201,8 +248,9 @@ _VLLM = Provider(
     authorize=bearer,
     dialects=_CHAT_EMBEDDING,
     required=("model_name", "api_base"),
+    optional=(_THINK_OPTION,),
     has_shorthand=False,
-    deviations=_MAX_TOKENS_ONLY,
+    deviations=_SERVER,
 )
 
 _SGLANG = Provider(
@@ -213,8 +261,9 @@ _SGLANG = Provider(
     authorize=bearer,
     dialects=_CHAT,
     required=("model_name", "api_base"),
+    optional=(_THINK_OPTION,),
     has_shorthand=False,
-    deviations=_MAX_TOKENS_ONLY,
+    deviations=_SERVER,
 )
 
 # One server serves one model, whatever the request calls it.
@@ -226,9 +275,10 @@ _TGI = Provider(
     authorize=bearer,
     dialects=_CHAT,
     required=("api_base",),
-    optional=("model_name",),
+    optional=("model_name", _THINK_OPTION),
     has_shorthand=False,
-    deviations=_MAX_TOKENS_ONLY,
+    # Every answer's first tool call has the id 0.
+    deviations=replace(_SERVER, quirks=_SERVER.quirks | {WEAK_IDS}),
 )
 
 # https://docs.ollama.com/api/openai-compatibility.
@@ -239,8 +289,8 @@ _OLLAMA = Provider(
     is_key_optional=True,
     authorize=bearer,
     dialects=_CHAT_EMBEDDING,
-    optional=("api_base",),
-    deviations=_MAX_TOKENS_ONLY,
+    optional=("api_base", _THINK_OPTION),
+    deviations=_SERVER,
 )
 
 OPENAI_FAMILY: tuple[Provider, ...] = (

@@ -54,6 +54,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Deviation: our parameter's name -> the provider's."""
     unsupported: frozenset[str] = frozenset()
     """Deviation: parameters that this provider refuses."""
+    implied: dict[str, bytes] = {}
+    """Deviation: parameters that this provider refuses in the one value that it means
+    without them, as JSON."""
     extra_body: dict[str, Raw] = {}
     """Top-level members that the config adds or replaces."""
 

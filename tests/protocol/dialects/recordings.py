@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,3 +96,12 @@ def recordings(provider: str, *endpoints: str) -> list[Any]:
         for recording in found
         if recording.endpoint in endpoints
     ]
+
+
+def every_recording() -> Iterator[tuple[str, Recording]]:
+    """Yield (provider, recording) of the whole folder, in the order of its files."""
+    for path in sorted(CORPUS.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                value = json.loads(line)
+                yield value["provider"], _recording(value)

@@ -1,0 +1,151 @@
+"""OpenAI's embeddings, said in the words of Cohere's v2 embed, and back.
+
+The one rule: vectors are never decoded. The encoding that the client asked for is what
+the vendor is asked for: its base64 is that of little-endian float32, as OpenAI's is.
+
+Source: https://docs.cohere.com/v2/reference/embed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from tz_protocol.dialects.base import Losses
+from tz_protocol.dialects.cohere_answer import parse_error, stated_error
+from tz_protocol.dialects.losses import permitted
+from tz_protocol.dialects.openai_fields import JsonResponse, json_request
+from tz_protocol.dialects.outbound import outbound_dialect
+from tz_protocol.errors import InvalidRequest, UpstreamGarbled
+from tz_protocol.types.http import HttpRequest, ResponseHead
+from tz_protocol.types.request import ParsedRequest, Target
+from tz_protocol.types.usage import Usage
+from tz_protocol.wire.json import NULL, encode_object, kind_of_value
+
+__all__ = ["COHERE_EMBEDDINGS", "INPUT_TYPE_OPTION"]
+
+INPUT_TYPE_OPTION = "input_type"
+"""Key of the provider's table: what the texts are for, where the client does not say.
+OpenAI's format has no word for it and the vendor demands one."""
+
+_DEFAULT_INPUT_TYPE = "search_document"
+
+_NATIVE = frozenset({"input_type", "max_tokens", "priority", "truncate"})
+"""Members of the vendor's own format that are handed on as the client wrote them."""
+
+_encode = msgspec.json.Encoder().encode
+_TEXTS = msgspec.json.Decoder(list[str])
+
+_FLOAT = b'["float"]'
+_BASE64 = b'["base64"]'
+
+
+def _render_request(
+    parsed: ParsedRequest, target: Target
+) -> tuple[HttpRequest, Losses]:
+    given = parsed.fields
+    input_type = target.options.get(INPUT_TYPE_OPTION, _DEFAULT_INPUT_TYPE)
+    is_base64 = given.get("encoding_format", NULL) == Raw(b'"base64"')
+    fields: dict[str, Raw | bytes] = {
+        "model": _encode(target.model),
+        "texts": _texts(given, target),
+        "input_type": _encode(input_type),
+        "embedding_types": _BASE64 if is_base64 else _FLOAT,
+    }
+    losses: list[str] = []
+    for name, value in given.items():
+        if value == NULL or name in ("input", "encoding_format"):
+            continue
+        if name == "dimensions":
+            fields["output_dimension"] = value
+        elif name in _NATIVE:
+            fields[name] = value
+        else:
+            losses.append(name)
+    fields.update(target.extra_body)
+    return json_request("embed", fields), permitted(losses, target)
+
+
+def _texts(given: dict[str, Raw], target: Target) -> Raw | bytes:
+    """Return the texts as a list.
+
+    Raises:
+        InvalidRequest: They are tokens, which are another model's.
+    """
+    value = given.get("input", NULL)
+    if kind_of_value(value) == "a string":
+        return b"[%b]" % value
+    try:
+        _TEXTS.decode(value)
+    except msgspec.DecodeError:
+        message = (
+            f"The provider {target.provider} cannot express input. It takes a string "
+            "or a list of strings."
+        )
+        raise InvalidRequest(
+            message, param="input", code="unsupported_parameter"
+        ) from None
+    return value
+
+
+# -- answers --------------------------------------------------------------------
+
+
+class _Units(msgspec.Struct):
+    input_tokens: float | None = None
+    image_tokens: float | None = None
+
+
+class _Meta(msgspec.Struct):
+    billed_units: _Units | None = None
+
+
+class _Answer(msgspec.Struct):
+    embeddings: dict[str, list[Raw] | None] | list[Raw]
+    """By type; a list in the first version's form, which names none."""
+    meta: _Meta | None = None
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
+    del head
+    try:
+        answer = _ANSWER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        error = stated_error(body)
+        if isinstance(error, UpstreamGarbled):
+            error = UpstreamGarbled("the answer has no embeddings")
+        raise error from None
+    vectors = answer.embeddings
+    if isinstance(vectors, dict):
+        vectors = next((found for found in vectors.values() if found), [])
+    data = b",".join(
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, vector)
+        for index, vector in enumerate(vectors)
+    )
+    fields = {"data": Raw(b"[%b]" % data)}
+    usage = _usage(answer.meta)
+    if usage is not None:
+        count = b"%d" % usage.input_tokens
+        counts = {"prompt_tokens": count, "total_tokens": count}
+        fields["usage"] = Raw(encode_object(counts))
+    return JsonResponse(fields=fields, usage=usage)
+
+
+def _usage(meta: _Meta | None) -> Usage | None:
+    units = None if meta is None else meta.billed_units
+    if units is None or units.input_tokens is None:
+        return None
+    count = int(units.input_tokens) + int(units.image_tokens or 0)
+    return Usage(input_tokens=count, output_tokens=0)
+
+
+COHERE_EMBEDDINGS = outbound_dialect(
+    "cohere_embeddings",
+    render_request=_render_request,
+    parse_response=_parse_response,
+    parse_error=parse_error,
+)
+"""``/v2/embed``."""
