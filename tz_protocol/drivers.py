@@ -15,7 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from tz_protocol import operations
+from tz_protocol import operations, storeops
 from tz_protocol.errors import GatewayError, OperationError
 from tz_protocol.machine import ClientGone, Event, Machine
 from tz_protocol.notices import Close, LogLine, Notice
@@ -444,6 +444,10 @@ _OF_HANDLES: Operations = {
 """Operation type -> the method of a handle that performs it."""
 
 
+_TABLES = (operations, storeops)
+"""The modules that define operations."""
+
+
 def performers(backend: object) -> Operations:
     """Return what performs each operation: *backend*'s methods, and its handles'.
 
@@ -452,8 +456,9 @@ def performers(backend: object) -> Operations:
     the body of an ``HttpCall`` has ``read`` and ``close``.
     """
     found = dict(_OF_HANDLES)
-    for name in operations.__all__:
-        kind = getattr(operations, name)
+    words = ((module, name) for module in _TABLES for name in module.__all__)
+    for module, name in words:
+        kind = getattr(module, name)
         if not isinstance(kind, type) or not issubclass(kind, Operation):
             continue
         if kind is not Operation:

@@ -41,6 +41,7 @@ __all__ = [
     "RouteNotFound",
     "StoreBroken",
     "StoreError",
+    "StoreRefused",
     "StoreTimeout",
     "TooLarge",
     "Unauthenticated",
@@ -306,6 +307,19 @@ class StoreTimeout(StoreError):
 
 class StoreBroken(StoreError):
     """A store could not be reached or answered with an error."""
+
+
+class StoreRefused(StoreError):
+    """A store answered one command with an error.
+
+    Args:
+        code: The error's first word, in capitals, such as ``WRONGTYPE`` or ``NOAUTH``.
+            The rest of what the server says is not kept: it may quote what was sent.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the store answered with the error {code}")
+        self.code = code
 
 
 class Cancelled(BaseException):

@@ -29,6 +29,7 @@ from tz_protocol.drivers import performers
 from tz_protocol.errors import OperationBroken, kind_of
 from tz_protocol.notices import Notice
 from tz_protocol.types.secret import Secret
+from tz_transport_asyncio.stores import Stores
 
 __all__ = ["Backend", "HttpStream", "Stream"]
 
@@ -65,7 +66,7 @@ class Stream(asyncio.BufferedProtocol):
             reset: no client takes an answer that was broken off for a whole one.
     """
 
-    _is_full = _is_paused = _is_eof = _is_lost = _is_tls = False
+    _is_full = _is_paused = _is_eof = _is_lost = False
     _error: BaseException | None = None
     _transport: Any = None
     _reader: asyncio.Future[None] | None = None
@@ -159,7 +160,6 @@ class Stream(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read."""
         self._transport = transport
-        self._is_tls = transport.get_extra_info("sslcontext") is not None
         limit = ops.CHUNK_LIMIT - 1
         self._transport.set_write_buffer_limits(high=limit, low=limit)
 
@@ -180,7 +180,7 @@ class Stream(asyncio.BufferedProtocol):
         """Note the end; our own direction stays open where it can."""
         self._is_eof = True
         self._gone()
-        return not self._is_tls
+        return bool(self._transport.can_write_eof())
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note the loss."""
@@ -224,7 +224,7 @@ class HttpStream:
             await self._response.aclose()
 
 
-class Backend:
+class Backend(Stores):
     """Performs what every machine may ask for; see ``tz_protocol.drivers.Loop``.
 
     Make it inside the loop; :meth:`aclose` it at the end.
@@ -240,7 +240,7 @@ class Backend:
         self.operations = performers(self)
         self.notice = sink
         self._contexts: dict[object, ssl.SSLContext] = {}
-        self._clients: dict[object, httpx.AsyncClient] = {}
+        self._clients: dict[object, Any] = {}
 
     def watch(self, stream: Stream, gone: Callable[[], object]) -> None:
         """Call *gone* once the end of *stream*, or its loss, is seen."""
@@ -253,9 +253,9 @@ class Backend:
         return Stream((sock, tls))
 
     async def aclose(self) -> None:
-        """Close the HTTP clients."""
-        for client in self._clients.values():
-            await client.aclose()
+        """Close the HTTP clients, and the stores' connections."""
+        for held in (*self._clients.values(), self.kept):
+            await held.aclose()
 
     # -- byte streams -------------------------------------------------------------
 
@@ -326,23 +326,19 @@ class Backend:
 
     async def resolve_secret(self, operation: ops.ResolveSecret) -> Secret:
         """Look up a variable, or read a file."""
-        return await _in_thread(_resolve_secret, operation)
+        return await asyncio.to_thread(_resolve_secret, operation)
 
     async def read_files(self, operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
         """Read every file that matches."""
-        return await _in_thread(_read_files, operation)
+        return await asyncio.to_thread(_read_files, operation)
 
     async def write_file(self, operation: ops.WriteFile) -> None:
         """Replace a file."""
-        await _in_thread(_write_file, operation)
+        await asyncio.to_thread(_write_file, operation)
 
     async def print(self, operation: ops.Print) -> None:
         """Write to standard output or standard error."""
-        await _in_thread(_print, operation)
-
-
-async def _in_thread(call: Callable[[Any], T], operation: ops.Operation[Any]) -> T:
-    return await asyncio.to_thread(call, operation)
+        await asyncio.to_thread(_print, operation)
 
 
 def _resolve_secret(operation: ops.ResolveSecret) -> Secret:

@@ -110,6 +110,7 @@ class Server(Backend):
                 continue
             try:
                 client, address = await self._loop.sock_accept(sock)
+                stream = self.accepted(client, tls)
             except OSError as error:
                 if not is_failing:
                     self.notice(drivers.accept_failure(error))
@@ -117,7 +118,7 @@ class Server(Backend):
                 await asyncio.sleep(_PAUSE)
                 continue
             is_failing = False
-            self._serve(gateway, self.accepted(client, tls), address)
+            self._serve(gateway, stream, address)
             await asyncio.sleep(0)
 
     def _serve(self, gateway: Gateway, stream: Stream, address: object) -> None:
@@ -176,6 +177,7 @@ def _bind(address: str) -> socket.socket:
         sock = socket.socket(fileno=number)
     elif kind == "unix":
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
             is_refused = probe.connect_ex(place) == errno.ECONNREFUSED
         if is_refused and Path(place).is_socket():
             Path(place).unlink()  # left behind by a process that is gone

@@ -28,6 +28,7 @@ from tz_protocol.drivers import Timer, Timers, performers
 from tz_protocol.errors import OperationBroken, kind_of
 from tz_protocol.notices import Notice
 from tz_protocol.types.secret import Secret
+from tz_transport_trio.stores import Stores
 
 __all__ = ["Backend", "HttpStream", "Stream"]
 
@@ -228,7 +229,7 @@ class HttpStream:
             await self._response.aclose()
 
 
-class Backend:
+class Backend(Stores):
     """Performs what every machine may ask for; see ``tz_protocol.drivers.Loop``.
 
     Make it inside the loop; :meth:`aclose` it at the end.
@@ -245,7 +246,7 @@ class Backend:
         self.operations = performers(self)
         self.notice = sink
         self._contexts: dict[object, ssl.SSLContext] = {}
-        self._clients: dict[object, httpx.AsyncClient] = {}
+        self._clients: dict[object, Any] = {}
 
     def watch(self, stream: Stream, gone: Callable[[], object]) -> None:
         """Call *gone* once the end of *stream*, or its loss, is seen."""
@@ -263,9 +264,9 @@ class Backend:
         return stream
 
     async def aclose(self) -> None:
-        """Close the HTTP clients."""
-        for client in self._clients.values():
-            await client.aclose()
+        """Close the HTTP clients, and the stores' connections."""
+        for held in (*self._clients.values(), self.kept):
+            await held.aclose()
 
     # -- byte streams -------------------------------------------------------------
 

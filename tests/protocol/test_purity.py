@@ -16,7 +16,7 @@ from tests.protocol.purity import guard, no_io
 from tz_protocol.machine import Context, Machine
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("tz_protocol", "tz_transport_asyncio", "tz_transport_trio")
+PACKAGES = ("tz_protocol", "tz_stores", "tz_transport_asyncio", "tz_transport_trio")
 CORE = sorted((ROOT / "tz_protocol").rglob("*.py"))
 EVERYTHING = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
 

@@ -19,6 +19,7 @@ from tz_protocol.testing.messages import (
     take_responses,
 )
 from tz_protocol.testing.peers import Peer, Stream
+from tz_protocol.testing.redis import ScriptedRedis
 from tz_protocol.testing.simulator import Outcome, Simulator
 from tz_protocol.testing.surroundings import Process
 from tz_protocol.testing.worlds import (
@@ -80,6 +81,7 @@ __all__ = [
     "ReceiveResponse",
     "Reset",
     "Script",
+    "ScriptedRedis",
     "ScriptedRequest",
     "ScriptedResponse",
     "Send",

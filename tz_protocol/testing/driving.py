@@ -35,8 +35,10 @@ from tz_protocol.operations import (
     WriteEof,
     WriteRead,
 )
+from tz_protocol.storeops import RedisCommands, RedisMessages
 from tz_protocol.testing.callers import Caller
 from tz_protocol.testing.peers import Stream
+from tz_protocol.testing.stores import Asking
 from tz_protocol.testing.surroundings import AT_ONCE, Process
 from tz_protocol.testing.worlds import (
     Failure,
@@ -86,6 +88,7 @@ class Driver:
         self._reading: Stream | None = None
         self._writing: Stream | None = None
         self._signal: Signal | None = None
+        self._asking: Asking | None = None
 
     @property
     def is_done(self) -> bool:
@@ -241,6 +244,9 @@ class Driver:
         signal, self._signal = self._signal, None
         if signal is not None:
             signal.forget(self._signalled)
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.end()
         self._stage = ""
         arms, self._arms = self._arms, []
         for arm in arms:
@@ -393,6 +399,12 @@ class Driver:
             self.sim.drain(self.machine)
             self._finish(error)
 
+    # -- stores -------------------------------------------------------------------
+
+    def _ask_redis(self, operation: RedisCommands | RedisMessages) -> None:
+        store = self.sim.surroundings.redis_at(operation.url)
+        self._asking = Asking(self, store, operation)
+
     # -- processes and signals ----------------------------------------------------
 
     def _next_signal(self, operation: NextSignal) -> None:
@@ -460,6 +472,8 @@ _PERFORM: dict[OperationType, Callable[[Driver, Any], None]] = {
     ProcessExit: Driver._process_exit,
     Race: Driver._start_arms,
     Read: Driver._read,
+    RedisCommands: Driver._ask_redis,
+    RedisMessages: Driver._ask_redis,
     ReceiveBody: Driver._handler_operation,
     SendBody: Driver._handler_operation,
     SendHead: Driver._handler_operation,

@@ -5,6 +5,7 @@ The one rule: each is a plain function of the scripted world, answered at once.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ from tz_protocol.operations import (
     StopListening,
     WriteFile,
 )
+from tz_protocol.storeops import RandomBytes
+from tz_protocol.testing.redis import ScriptedRedis
 from tz_protocol.testing.worlds import (
     Behaviour,
     Failure,
@@ -74,6 +77,7 @@ class Surroundings:
         self.processes: list[Process] = []
         self._ports = _FIRST_PORT
         self._signals = 0
+        self._random = 0
         self._connections: dict[object, int] = {}
 
     def next_upstream(self, host: str, port: int) -> Behaviour:
@@ -109,6 +113,21 @@ class Surroundings:
         if kind == "path":
             return Secret(self.world.files[name].strip())
         raise OperationBroken("missing", f"no such kind of location: {kind}")
+
+    def redis_at(self, url: Secret) -> ScriptedRedis:
+        """Return the server at *url*.
+
+        Raises:
+            AssertionError: The world has none there.
+        """
+        found = self.world.redis.get(url.reveal())
+        assert found is not None, "the world has no Redis at this URL"
+        return found
+
+    def random_bytes(self, operation: RandomBytes) -> bytes:
+        """Return bytes that differ with each call and are the same in every run."""
+        self._random += 1
+        return hashlib.shake_256(b"%d" % self._random).digest(operation.count)
 
     def read_files(self, operation: ReadFiles) -> tuple[tuple[str, str], ...]:
         """Return the files whose paths match; ``*`` and ``?`` stop at a slash."""
@@ -192,6 +211,7 @@ AT_ONCE: dict[OperationType, Callable[[Surroundings, Any], object]] = {
     Bind: Surroundings.bind,
     Listen: Surroundings.listen,
     Print: Surroundings.print_text,
+    RandomBytes: Surroundings.random_bytes,
     ReadFiles: Surroundings.read_files,
     ResolveSecret: Surroundings.resolve_secret,
     SendSignal: Surroundings.send_signal,

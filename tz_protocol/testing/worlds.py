@@ -18,6 +18,7 @@ from tz_protocol.testing.messages import (
     http_response,
     sse_event,
 )
+from tz_protocol.testing.redis import ScriptedRedis
 from tz_protocol.types.http import Headers
 
 __all__ = [
@@ -397,6 +398,9 @@ class World:
     proxied_replies: dict[str, tuple[ProxiedReply | Failure, ...]] = field(
         default_factory=dict
     )
+
+    redis: dict[str, ScriptedRedis] = field(default_factory=dict)
+    """Servers for ``RedisCommands`` and ``RedisMessages``, by URL."""
 
     def upstream(
         self,
