@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -42,6 +42,8 @@ from tz_protocol.operations import (
 from tz_protocol.types.http import Headers, RequestHead, ResponseHead
 
 __all__ = ["LocalCall", "asgi_call", "attended", "closing", "uuid7"]
+
+T = TypeVar("T")
 
 Message = Mapping[str, Any]
 """What ASGI calls an event."""
@@ -108,14 +110,21 @@ class _Call:
             if self.head is None:
                 yield from self._interpret(self._gateway.apologise(self._request))
 
-    def _interpret(self, flow: Flow[None]) -> Flow[None]:
+    def _interpret(self, flow: Flow[T]) -> Flow[T]:
+        """Step a handler, or an arm of a race of its; one of them at a time sends."""
         step: Callable[[], Operation[Any]] = partial(next, flow)
         while True:
             try:
                 operation = step()
-            except StopIteration:
-                return
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            finally:
+                del step  # the traceback of its error holds this frame: a cycle
             perform = _PERFORM.get(type(operation))
+            if isinstance(operation, (Race, All)):
+                arms = tuple(self._interpret(arm) for arm in operation.flows)
+                operation = type(operation)(operation.deadline, arms)
             try:
                 if perform is None:
                     value = yield operation

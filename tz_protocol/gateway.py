@@ -16,6 +16,7 @@ from tz_protocol import __version__
 from tz_protocol.dialects.openai_chat import OPENAI_CHAT
 from tz_protocol.endpoints import ENDPOINTS, Endpoint, routes
 from tz_protocol.errors import (
+    Forbidden,
     GatewayError,
     MethodNotAllowed,
     OperationTimeout,
@@ -27,26 +28,32 @@ from tz_protocol.flows.connection import (
     describe_bug,
 )
 from tz_protocol.flows.exchange import Exchange
-from tz_protocol.flows.pages import Page, find_page
+from tz_protocol.flows.pages import Page, Shown, find_page
+from tz_protocol.flows.services import services_of
 from tz_protocol.machine import Context, Drain, Event, Shutdown
 from tz_protocol.notices import Close, RecordNotice
-from tz_protocol.operations import Flow, Handle, SendBody, SendHead, Signal, Sleep, Wait
+from tz_protocol.operations import Flow, Handle, SendBody, SendHead, Signal, Wait
 from tz_protocol.providers import PROVIDERS
+from tz_protocol.providers.aws_credentials import CredentialTable
 from tz_protocol.providers.base import Provider
 from tz_protocol.records.metrics import Metrics
 from tz_protocol.records.record import Record
 from tz_protocol.routing.admission import Admission, Memory
+from tz_protocol.routing.breaker import BreakerFacts, Breakers, State, TargetKey
+from tz_protocol.routing.keys import KeyBook, is_loopback_peer
+from tz_protocol.routing.limits import Limiter
+from tz_protocol.routing.options import is_public, settings_of
 from tz_protocol.routing.pool import Pool
+from tz_protocol.routing.retry import HedgeBudget, RetryBudget
+from tz_protocol.routing.tokens import TokenTable
 from tz_protocol.types.http import Headers, RequestHead, ResponseHead
+from tz_protocol.types.keys import Access, Principal
 from tz_protocol.types.settings import Snapshot
 
 __all__ = ["Gateway", "GatewayConnection"]
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What we echo of a caller's ``x-request-id``: no spaces, no controls, bounded."""
-
-_SWEEP_SECONDS = 5.0
-"""How often idle connections to providers are looked at."""
 
 _PAGE_SECONDS = 30.0
 """By when a page must have been read."""
@@ -88,6 +95,18 @@ class Gateway:
         self.pool = Pool(limits)
         self.admission = Admission(limits.requests, limits.queue)
         self.memory = Memory(limits.body_memory)
+        self.breakers = Breakers()
+        """How well each target is; shared by all exchanges, and kept by a reload."""
+        self.retry_budget = RetryBudget(snapshot.gateway.retry_share)
+        self.hedge_budget = HedgeBudget(snapshot.gateway.hedge_share)
+        self.keys = KeyBook()
+        """The keys and models that come from Redis."""
+        self.limiter = Limiter(_processes_of(snapshot.access))
+        """What each key has used."""
+        self.tokens = TokenTable()
+        """Access tokens that were got for keys (Google)."""
+        self.aws = CredentialTable()
+        """The process's own AWS credentials, once any were wanted."""
         self.live: set[Callable[[Event], object]] = set()
         """How to tell each live connection's driver of an event."""
         self.connections = 0
@@ -101,7 +120,8 @@ class Gateway:
         """Use *snapshot* for every exchange that begins from now on.
 
         Running exchanges keep theirs. Places, memory and pool keep their contents and
-        take the new limits.
+        take the new limits. A target whose settings are the same stays as well or ill
+        as it is.
         """
         limits = snapshot.gateway.limits
         self.snapshot = snapshot
@@ -109,6 +129,12 @@ class Gateway:
         self.admission.queue = limits.queue
         self.memory.limit = limits.body_memory
         self.pool.limits = limits
+        self.retry_budget.policy = snapshot.gateway.retry_share
+        self.hedge_budget.policy = snapshot.gateway.hedge_share
+        self.breakers.keep(
+            settings_of(self.breakers, snapshot, self.keys.models, self.providers)
+        )
+        self.limiter.processes = _processes_of(snapshot.access)
 
     # -- connections --------------------------------------------------------------
 
@@ -154,11 +180,26 @@ class Gateway:
 
     # -- requests -----------------------------------------------------------------
 
-    def authenticate(self, head: RequestHead) -> None:
-        """Check who calls; until keys exist everybody may.
+    def authenticate(self, head: RequestHead) -> Principal | None:
+        """Return who calls; None if authentication is off, so that everybody may.
 
-        A gateway that would need keys is refused by the configuration.
+        Looks at nothing but the head, and waits for nothing.
+
+        Raises:
+            GatewayError: The caller may not (401), or it cannot be known now (503).
         """
+        access = self.snapshot.access
+        if access is None:
+            return None
+        try:
+            principal = self.keys.authenticate(
+                head, access, self.context.now, self.wall_clock()
+            )
+        except GatewayError as error:
+            self.metrics.add("tz_auth_total", result=error.code or "")
+            raise
+        self.metrics.add("tz_auth_total", result="ok")
+        return principal
 
     def handle(self, head: RequestHead) -> Flow[None]:
         """Serve one request: the ``Handler`` for a connection or an embedder."""
@@ -178,12 +219,15 @@ class Gateway:
             if methods is not None:
                 endpoint = methods.get(head.method)
                 if endpoint is None:
+                    self.authenticate(head)
                     raise _method_not_allowed(head, (*methods,))
                 exchange = Exchange(self, endpoint, head, request_id, headers)
             elif page is not None:
                 yield from self._page(head, *page, headers)
                 return
             else:
+                # Which routes there are is nobody's business who has no key.
+                self.authenticate(head)
                 message = f"There is no route {head.method} {_shown(head.path)}."
                 raise RouteNotFound(message)
         except GatewayError as error:
@@ -201,8 +245,27 @@ class Gateway:
 
     def settle(self, record: Record) -> None:
         """Take the one record of an exchange; never yields, never fails."""
-        self.metrics.settle(record)
+        self.metrics.settle(record, self.label)
         self.context.tell(RecordNotice(record))
+
+    def label(self, model: str) -> str:
+        """Return *model* as a metric's label.
+
+        Callers choose what stands after ``type::``; the process must not remember it.
+        """
+        kind, separator, _ = model.partition("::")
+        if not separator or is_public(model, self.snapshot, self.keys.models):
+            return model
+        return f"{kind}::*"
+
+    def targets(self) -> list[tuple[TargetKey, BreakerFacts]]:
+        """Return how well the targets are that the operator has named."""
+        return [
+            (facts.target, facts)
+            for facts in self.breakers.facts(self.context.now)
+            if isinstance(facts.target, TargetKey)
+            and is_public(facts.target.model, self.snapshot, self.keys.models)
+        ]
 
     def bug(self, error: BaseException) -> None:
         """Count and log an unexpected exception; never fails."""
@@ -218,23 +281,38 @@ class Gateway:
             problems.append("shutting down")
         if not self.admits():
             problems.append("as many connections as allowed")
+        unloaded = self.keys.problem(self.snapshot.access)
+        if unloaded is not None:
+            problems.append(unloaded)
         return problems
 
     def gauges(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """Return what ``/metrics`` shows beside the counters."""
         busy, idle = self.pool.counts()
+        breakers: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        for target, facts in self.targets():
+            labels = (("model", target.model), ("provider", target.provider))
+            breakers["tz_breaker_state", labels] = _BREAKER_STATES[facts.state]
+            breakers["tz_breaker_opened_total", labels] = facts.opened
+        keys = self.keys
+        redis_up = keys.is_current(self.context.now)
         return {
+            ("tz_api_keys", ()): len(keys.keys or ()),
+            ("tz_redis_models", ()): len(keys.models),
+            ("tz_redis_up", ()): float(redis_up),
             ("tz_connections", ()): self.connections,
             ("tz_requests_in_flight", ()): self.admission.in_flight,
             ("tz_requests_queued", ()): self.admission.queued,
             ("tz_body_bytes", ()): self.memory.held,
             ("tz_pool_connections", (("state", "busy"),)): busy,
             ("tz_pool_connections", (("state", "idle"),)): idle,
+            ("tz_exchanges_retrying", ()): self.retry_budget.retrying,
+            **breakers,
         }
 
     def services(self) -> tuple[tuple[str, Callable[[], Flow[None]]], ...]:
         """Return the long-lived flows, by name; run each until the drain is over."""
-        return (("pool_sweep", self._sweep),)
+        return services_of(self)
 
     def drain(self) -> Flow[None]:
         """End every connection: first kindly, then with a goodbye, then not at all.
@@ -255,12 +333,6 @@ class Gateway:
             self.context.tell(Close(handle))
 
     # -- inside -------------------------------------------------------------------
-
-    def _sweep(self) -> Flow[None]:
-        while True:
-            yield from Sleep(self.context.now + _SWEEP_SECONDS)
-            for handle in self.pool.expire(self.context.now):
-                self.context.tell(Close(handle))
 
     def _broadcast(self, event: Event) -> None:
         for tell in tuple(self.live):
@@ -303,13 +375,20 @@ class Gateway:
         return ResponseHead(answer.status, headers), body
 
     def _page(
-        self, head: RequestHead, page: Page, needs_key: bool, headers: Headers
+        self, head: RequestHead, page: Page, shown: Shown, headers: Headers
     ) -> Flow[None]:
+        principal: Principal | None = None
+        if shown is Shown.KEY_HOLDERS:
+            principal = self.authenticate(head)
+        elif (
+            shown is Shown.THIS_MACHINE
+            and self.snapshot.access is not None
+            and not is_loopback_peer(head.peer)
+        ):
+            raise Forbidden("This page is shown to this machine only.")
         if head.method not in ("GET", "HEAD"):
             raise _method_not_allowed(head, ("GET",))
-        if needs_key:
-            self.authenticate(head)
-        status, content_type, body = page(self)
+        status, content_type, body = page(self, principal)
         yield from self._send(
             status,
             (("content-type", content_type), ("cache-control", "no-store"), *headers),
@@ -375,6 +454,14 @@ class GatewayConnection:
             yield from self._connection.run()
         finally:
             self._gateway.closed()
+
+
+_BREAKER_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+"""As ``/metrics`` shows them."""
+
+
+def _processes_of(access: Access | None) -> int:
+    return 1 if access is None else access.processes
 
 
 def _method_not_allowed(

@@ -270,6 +270,8 @@ class Machine(Generic[T]):
         except BaseException:
             self._end(None)
             raise
+        finally:
+            del error  # its traceback may hold this frame: a cycle
         return operation
 
     def _end(self, value: T | None) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from tests.protocol.dialects.eventstreams import event
 from tests.protocol.flows.serving import Served, header
 from tz_protocol.endpoints import ENDPOINTS, routes
 from tz_protocol.errors import UpstreamRefused
@@ -36,9 +37,12 @@ MODEL = "m"
 """The public name in every sample of a request."""
 UPSTREAM_MODEL = "good"
 """The name at the provider; the dummy answers to it."""
+UPSTREAM_MODELS = {("aws_bedrock", "embedding"): "amazon.titan-embed-text-v2:0"}
+"""The name at providers that take none but their own, by type and capability."""
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+FRAMES = "application/vnd.amazon.eventstream"
 
 # -- samples --------------------------------------------------------------------
 
@@ -94,6 +98,11 @@ def as_events(*values, begun=1, named=False):
     return Stream(EVENTS, tuple(pieces), begun)
 
 
+def as_frames(*pairs, begun=1):
+    """Return a stream in AWS's framing; each pair is an event's name and payload."""
+    return Stream(FRAMES, tuple(event(*pair) for pair in pairs), begun)
+
+
 def as_form(**fields):
     pieces = [
         f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -107,14 +116,23 @@ def as_form(**fields):
 
 
 OPENAI_ERROR = as_json({"error": {"message": "No way.", "type": "t"}}, 400)
+GOOGLE_ERROR = as_json(
+    {"error": {"code": 400, "message": "No way.", "status": "INVALID_ARGUMENT"}}, 400
+)
+AWS_ERROR = as_json({"message": "No way."}, 400)
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Hello"}}
 CHUNK = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "x"}
 SPEECH = {"model": MODEL, "input": "Hi", "voice": "alloy"}
 CLAUDE = {"id": "1", "type": "message", "role": "assistant", "model": "x"}
+GEMINI_PART = {"role": "model", "parts": [{"text": "Hello"}]}
+GEMINI = {
+    "candidates": [{"index": 0, "content": GEMINI_PART, "finishReason": "STOP"}],
+    "usageMetadata": {"promptTokenCount": 1, "totalTokenCount": 1},
+}
 
-SAMPLES = {
+OPENAI_SAMPLES = {
     "openai_chat": Sample(
         request=as_json(CHAT),
         stream_request=as_json({**CHAT, "stream": True}),
@@ -170,6 +188,9 @@ SAMPLES = {
         ),
         error=OPENAI_ERROR,
     ),
+}
+
+OTHER_SAMPLES = {
     "anthropic": Sample(
         answer=as_json(
             {
@@ -215,6 +236,101 @@ SAMPLES = {
             },
             400,
         ),
+    ),
+    "mistral_moderations": Sample(
+        answer=as_json(
+            {
+                "id": "1",
+                "model": "x",
+                "results": [
+                    {"categories": {"pii": True}, "category_scores": {"pii": 0.9}}
+                ],
+            }
+        ),
+        error=OPENAI_ERROR,
+    ),
+    "cohere": Sample(
+        answer=as_json(
+            {
+                "id": "1",
+                "message": {"content": [{"type": "text", "text": "Hello"}]},
+                "finish_reason": "COMPLETE",
+            }
+        ),
+        stream=as_events(
+            {"type": "message-start", "id": "1"},
+            {
+                "type": "content-delta",
+                "index": 0,
+                "delta": {"message": {"content": {"text": "Hello"}}},
+            },
+            {"type": "message-end", "delta": {"finish_reason": "COMPLETE"}},
+            begun=2,
+            named=True,
+        ),
+        error=as_json({"message": "No way."}, 400),
+    ),
+    "cohere_embeddings": Sample(
+        answer=as_json({"id": "1", "embeddings": {"float": [[0.5]]}}),
+        error=as_json({"message": "No way."}, 400),
+    ),
+    "gemini": Sample(
+        answer=as_json(GEMINI),
+        stream=as_events(
+            {"candidates": [{"index": 0, "content": GEMINI_PART}]},
+            {"candidates": [{"index": 0, "finishReason": "STOP"}]},
+        ),
+        error=GOOGLE_ERROR,
+    ),
+    "gemini_embeddings": Sample(
+        answer=as_json({"embeddings": [{"values": [0.5]}]}), error=GOOGLE_ERROR
+    ),
+    "vertex_embeddings": Sample(
+        answer=as_json({"predictions": [{"embeddings": {"values": [0.5]}}]}),
+        error=GOOGLE_ERROR,
+    ),
+    "bedrock": Sample(
+        answer=as_json(
+            {
+                "output": {
+                    "message": {"role": "assistant", "content": [{"text": "Hello"}]}
+                },
+                "stopReason": "end_turn",
+                "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2},
+            }
+        ),
+        stream=as_frames(
+            ("messageStart", {"role": "assistant"}),
+            ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Hi"}}),
+            ("contentBlockStop", {"contentBlockIndex": 0}),
+            ("messageStop", {"stopReason": "end_turn"}),
+            ("metadata", {"usage": {"inputTokens": 1, "outputTokens": 1}}),
+            begun=2,
+        ),
+        error=AWS_ERROR,
+    ),
+    "bedrock_embeddings": Sample(
+        answer=as_json({"embedding": [0.5], "inputTextTokenCount": 1}),
+        error=AWS_ERROR,
+    ),
+}
+
+
+def in_frames(stream):
+    """Return *stream* as SageMaker sends it, a piece of the container's an event."""
+    return as_frames(*(("PayloadPart", piece) for piece in stream.events))
+
+
+SAMPLES = {
+    **OPENAI_SAMPLES,
+    **OTHER_SAMPLES,
+    # formats within another one's envelope, or at another one's address
+    "vertex_gemini": OTHER_SAMPLES["gemini"],
+    "vertex_anthropic": OTHER_SAMPLES["anthropic"],
+    "aws_sagemaker": Sample(
+        answer=OPENAI_SAMPLES["openai_chat"].answer,
+        stream=in_frames(OPENAI_SAMPLES["openai_chat"].stream),
+        error=AWS_ERROR,
     ),
 }
 """By the dialect's name."""
@@ -276,11 +392,20 @@ def is_streaming_remote(endpoint, row):
 
 def options_of(row):
     """Return something for each key that the provider's table must have."""
-    return {key: f"the-{key}" for key in row.required if key not in PLACED}
+    wanted = {key: f"the-{key}" for key in row.required if key not in PLACED}
+    return {**wanted, **{key: WORDS[key] for key in WORDS.keys() & wanted.keys()}}
+
+
+def model_of(endpoint, row):
+    """Return a name of a model that the provider takes."""
+    return UPSTREAM_MODELS.get((row.name, endpoint.capability), UPSTREAM_MODEL)
 
 
 PLACED = ("model_name", "api_base")
 """Keys that have fields of their own in the settings."""
+
+WORDS = {"hosted_provider": "openai"}
+"""Options of which not every word is taken."""
 
 EXTRA = {"x_extra": Raw(b'"given"')}
 
@@ -290,7 +415,7 @@ def ask(endpoint, row, answer=None, *, stream=False):
     settings = ProviderSettings(
         name="only",
         type=row.name,
-        model=UPSTREAM_MODEL,
+        model=model_of(endpoint, row),
         url=Url("http", "a.test", 80, "/b/") if row.responder is None else None,
         credential=Credential("static", Secret(KEY)),
         options=options_of(row),
@@ -306,6 +431,7 @@ def ask(endpoint, row, answer=None, *, stream=False):
     served = Served(
         [reply(answer.status, (("content-type", answer.content_type),), answer.data)],
         config=Snapshot(models={MODEL: model}),
+        repeat=True,
     )
     body = client_request(endpoint, stream=stream)
     method, _, path = endpoint.route.partition(" ")
@@ -379,10 +505,11 @@ def test_request_is_rendered_for_the_provider(endpoint, row):
     assert parsed.model == MODEL
     target = Target(
         provider=row.name,
-        model=UPSTREAM_MODEL,
+        model=model_of(endpoint, row),
         options=options_of(row),
         renames=dict(row.deviations.renames),
         unsupported=row.deviations.unsupported,
+        implied=dict(row.deviations.implied),
     )
     dialect = row.dialects[endpoint.capability]
     request, losses = dialect.render_request(parsed, target)

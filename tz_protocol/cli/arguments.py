@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -18,7 +19,9 @@ from tz_protocol.cli.options import (
     Check,
     Command,
     Demo,
+    Explain,
     Invocation,
+    Keys,
     LogFormat,
     LogLevel,
     LogSettings,
@@ -27,7 +30,7 @@ from tz_protocol.cli.options import (
     Source,
     Worker,
 )
-from tz_protocol.cli.usage import HELP
+from tz_protocol.cli.usage import HELP, KEYS_HELP
 from tz_protocol.config.addresses import parse_bind_address, with_host_and_port
 
 __all__ = ["COMMANDS", "MOST_WORKERS", "OPTIONS", "USAGE_ERROR", "parse_arguments"]
@@ -38,7 +41,7 @@ USAGE_ERROR = 2
 MOST_WORKERS = 1_024
 """More processes than that on one machine is taken for a mistake."""
 
-COMMANDS = ("serve", "check", "demo")
+COMMANDS = ("serve", "check", "demo", "explain", "keys")
 """The first argument; ``serve`` if it is none of these."""
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -80,6 +83,35 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
     return read
 
 
+def _money(text: str) -> str:
+    if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", text):
+        return text
+    message = "expected an amount such as 25 or 0.50"
+    raise ValueError(message)
+
+
+def _time(text: str) -> str:
+    # A day alone is its beginning; a time needs its zone.
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        text += "T00:00:00Z"
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        message = "expected a time such as 2030-01-31 or 2030-01-31T12:00:00Z"
+        raise ValueError(message)
+    return time.isoformat()
+
+
+def _grant(text: str) -> tuple[str, str]:
+    public, _, table_id = text.partition("=")
+    if not public or not text.isprintable():
+        message = "expected a model's name, or NAME=ENDPOINT_ID"
+        raise ValueError(message)
+    return public, table_id or public
+
+
 def _host(text: str) -> str:
     with_host_and_port("127.0.0.1:0", _text(text), None)
     return text
@@ -106,20 +138,35 @@ class Option:
     is_hidden: bool = False
 
 
-_SOURCE = ("serve", "check")
+_SOURCE = ("serve", "check", "explain")
+_ADDRESS = ("serve", "check")
+_KEYS = ("keys",)
+_MODEL = ("keys", "explain")
+_count = _number(1, 999_999_999)
 
 OPTIONS: dict[str, Option] = {
     "--config-file": Option(_SOURCE, _text, is_repeatable=True),
     "--default-config": Option(_SOURCE, None),
-    "--bind-address": Option(_SOURCE, parse_bind_address),
-    "--host": Option(_SOURCE, _host),
-    "--port": Option(COMMANDS, _number(0, 65_535)),
+    "--bind-address": Option(_ADDRESS, parse_bind_address),
+    "--host": Option(_ADDRESS, _host),
+    "--port": Option(("serve", "check", "demo"), _number(0, 65_535)),
     "--workers": Option(("serve",), _number(1, MOST_WORKERS)),
     "--tls-cert": Option(("serve",), _text),
     "--tls-key": Option(("serve",), _text),
     "--worker": Option(("serve",), _worker, is_hidden=True),
-    "--json": Option(("check",), None),
+    "--json": Option(("check", "explain"), None),
     "--once": Option(("demo",), None),
+    "--model": Option(_MODEL, _grant, is_repeatable=True),
+    "--request": Option(("explain",), _text),
+    "--project": Option(_KEYS, _text),
+    "--requests-per-minute": Option(_KEYS, _count),
+    "--tokens-per-minute": Option(_KEYS, _count),
+    "--concurrent-requests": Option(_KEYS, _count),
+    "--budget-per-day": Option(_KEYS, _money),
+    "--budget-per-month": Option(_KEYS, _money),
+    "--expires-at": Option(_KEYS, _time),
+    "--note": Option(_KEYS, _text),
+    "--toml": Option(_KEYS, None),
     "--log-level": Option(COMMANDS, _one_of(_LEVELS)),
     "--log-format": Option(COMMANDS, _one_of(_FORMATS)),
     "--help": Option(COMMANDS, None),
@@ -143,7 +190,7 @@ def parse_arguments(argv: Sequence[str]) -> Invocation:
     try:
         given, paths = _take(name, rest)
         if "--help" in given:
-            return Invocation(Say(text=HELP))
+            return Invocation(Say(text=KEYS_HELP if name == "keys" else HELP))
         if "--version" in given:
             return Invocation(Say(text=f"tz-gateway {__version__}\n"))
         command = _MAKE[name](given, paths, rest)
@@ -151,7 +198,8 @@ def parse_arguments(argv: Sequence[str]) -> Invocation:
         text = f"tz-gateway: {error}\nTry: tz-gateway --help\n"
         return Invocation(Say(text=text, status=USAGE_ERROR))
     # The demo's own output is what one wants to see there.
-    level = given.get("--log-level", "warning" if name == "demo" else "info")
+    is_quiet = name in ("demo", "explain", "keys")
+    level = given.get("--log-level", "warning" if is_quiet else "info")
     log_format = given.get("--log-format", "pretty")
     settings = LogSettings(cast("LogLevel", level), cast("LogFormat", log_format))
     return Invocation(command, settings)
@@ -260,8 +308,73 @@ def _make_demo(
     return Demo(port=given.get("--port"), is_once="--once" in given)
 
 
+def _make_explain(
+    given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
+) -> Command:
+    models = given.get("--model", ())
+    if len(models) != 1:
+        raise _Refused("explain needs one --model: what a caller asks for")
+    public, table_id = models[0]
+    return Explain(
+        source=_source(given, paths, "explain"),
+        model=public if public == table_id else f"{public}={table_id}",
+        request=given.get("--request"),
+        is_json="--json" in given,
+    )
+
+
+_ACTIONS = ("create", "list", "disable", "rotate")
+_LIMITS = (
+    "requests-per-minute",
+    "tokens-per-minute",
+    "concurrent-requests",
+    "budget-per-day",
+    "budget-per-month",
+)
+_KEY_ID = re.compile(r"[0-9a-f]{8,64}")
+
+
+def _make_keys(
+    given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
+) -> Command:
+    action = paths[0] if paths else ""
+    if action not in _ACTIONS:
+        raise _Refused(f"keys needs an action: {', '.join(_ACTIONS)}")
+    rest = paths[1:]
+    takes_id = action in ("disable", "rotate")
+    if takes_id and (len(rest) != 1 or not _KEY_ID.fullmatch(rest[0])):
+        message = f"keys {action} needs a key's id, or its first 8 digits"
+        raise _Refused(f"{message}: see keys list")
+    if rest and not takes_id:
+        raise _Refused(f"unexpected argument: keys {action} takes options only")
+    if action != "create":
+        extra = [name for name in given if OPTIONS[name].commands in (_KEYS, _MODEL)]
+        if extra:
+            raise _Refused(f"{extra[0]} is an option of keys create")
+    models = dict(given.get("--model", ()))
+    if action == "create" and not models:
+        raise _Refused("keys create needs --model: what the key may use")
+    limits = ((name, given.get(f"--{name}")) for name in _LIMITS)
+    return Keys(
+        action=cast("Any", action),
+        key_id=rest[0] if rest else "",
+        models=tuple(models.items()),
+        project_id=given.get("--project", ""),
+        limits=tuple(
+            (name.replace("-", "_"), value)
+            for name, value in limits
+            if value is not None
+        ),
+        expires_at=given.get("--expires-at", ""),
+        note=given.get("--note", ""),
+        is_toml="--toml" in given,
+    )
+
+
 _MAKE: dict[str, Callable[[Mapping[str, Any], list[str], tuple[str, ...]], Command]] = {
     "serve": _make_serve,
     "check": _make_check,
     "demo": _make_demo,
+    "explain": _make_explain,
+    "keys": _make_keys,
 }

@@ -141,6 +141,8 @@ def _access(record: Record) -> Fields:
         "model": record.model,
         "asked_model": None,
         "provider": record.provider,
+        "key": record.key_id,
+        "project": record.project_id,
         "stream": record.is_stream,
         "duration_ms": _ms(record.duration),
         "first_content_ms": _ms(record.first_content),
@@ -161,13 +163,17 @@ def _access(record: Record) -> Fields:
         fields["output_tokens"] = record.usage.output_tokens
         if record.usage.quality != "known":
             fields["usage"] = record.usage.quality
+    if record.cost:
+        fields["cost"] = f"{record.cost:f}"
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _attempt(attempt: AttemptRecord) -> Fields:
     seconds = None if attempt.ended is None else attempt.ended - attempt.started
     fields: Fields = {
+        "model": attempt.model,
         "provider": attempt.provider,
+        "hedge": attempt.is_hedge or None,
         "status": attempt.status,
         "error": attempt.error,
         "ms": _ms(seconds),

@@ -14,7 +14,9 @@ from __future__ import annotations
 from tz_protocol.cli.arguments import parse_arguments
 from tz_protocol.cli.check import check
 from tz_protocol.cli.demo import demo
-from tz_protocol.cli.options import Check, Demo, Invocation, Serve
+from tz_protocol.cli.explain import explain
+from tz_protocol.cli.keys import keys
+from tz_protocol.cli.options import Check, Demo, Explain, Invocation, Keys, Serve
 from tz_protocol.cli.output import say
 from tz_protocol.cli.serve import MakeGateway, serve
 from tz_protocol.cli.workers import supervise
@@ -45,5 +47,9 @@ def run(
         return (yield from check(command, context))
     if isinstance(command, Demo):
         return (yield from demo(command, context, make_gateway))
+    if isinstance(command, Explain):
+        return (yield from explain(command, context))
+    if isinstance(command, Keys):
+        return (yield from keys(command, context))
     yield from say(context, command.text, is_error=command.status != 0)
     return command.status

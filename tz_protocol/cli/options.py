@@ -13,7 +13,9 @@ __all__ = [
     "Check",
     "Command",
     "Demo",
+    "Explain",
     "Invocation",
+    "Keys",
     "LogFormat",
     "LogLevel",
     "LogSettings",
@@ -101,6 +103,36 @@ class Demo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Explain:
+    """``explain``: what would become of a request, without sending it."""
+
+    source: Source = Source()
+    model: str
+    request: str | None = None
+    """Path of a JSON file; None: the least request that the model takes."""
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """``keys``: make, show, disable or replace API keys."""
+
+    action: Literal["create", "list", "disable", "rotate"]
+    key_id: str = ""
+    """Hexadecimal digits with which its id begins, for ``disable`` and ``rotate``."""
+    models: tuple[tuple[str, str], ...] = ()
+    """(public name, endpoint id) of what a new key may use."""
+    project_id: str = ""
+    limits: tuple[tuple[str, int | str], ...] = ()
+    """(name, value) as ``api_key_hash:`` has them; money is text."""
+    expires_at: str = ""
+    """RFC 3339; empty: never."""
+    note: str = ""
+    is_toml: bool = False
+    """True: print what to paste into a file, and leave Redis alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Say:
     """Print and end: help, version, or what was wrong with the arguments."""
 
@@ -109,7 +141,7 @@ class Say:
     """Of the process; 2 for an error, which goes to standard error."""
 
 
-Command: TypeAlias = Serve | Check | Demo | Say
+Command: TypeAlias = Serve | Check | Demo | Explain | Keys | Say
 
 
 @dataclass(frozen=True, slots=True)

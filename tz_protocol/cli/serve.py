@@ -77,7 +77,10 @@ def _operate(
             command.tls_key,
         )
     except OperationError as error:
-        yield from print_error(context, cannot_listen(configured, error))
+        message = cannot_listen(configured, error)
+        if command.tls_cert is not None:
+            message += f" (with {command.tls_cert} and {command.tls_key})"
+        yield from print_error(context, message)
         return 1
     lifetime.is_started = True
     yield from say(context, announcement(bound, _describe(loaded, command.worker)))
@@ -123,7 +126,10 @@ def share_of(snapshot: Snapshot, worker: Worker | None) -> Snapshot:
     memory = max(limits.body_memory // count, limits.body_bytes)
     shared: Limits = msgspec.structs.replace(limits, body_memory=memory, **parts)
     gateway = msgspec.structs.replace(snapshot.gateway, limits=shared)
-    return msgspec.structs.replace(snapshot, gateway=gateway)
+    access = snapshot.access
+    if access is not None and access.redis_url is None:
+        access = msgspec.structs.replace(access, processes=count)
+    return msgspec.structs.replace(snapshot, gateway=gateway, access=access)
 
 
 def describe_source(loaded: Loaded) -> str:

@@ -1,11 +1,11 @@
-"""The text of ``tz-gateway --help``.
+"""The texts of ``tz-gateway --help`` and ``tz-gateway keys --help``.
 
 The one rule: at most 40 lines of at most 80 columns, so that it fits a terminal.
 """
 
 from __future__ import annotations
 
-__all__ = ["HELP"]
+__all__ = ["HELP", "KEYS_HELP"]
 
 HELP = """\
 tz-gateway: one OpenAI-compatible front for every model provider
@@ -13,8 +13,10 @@ tz-gateway: one OpenAI-compatible front for every model provider
   tz-gateway [serve] [options]    serve until SIGTERM or SIGINT; SIGHUP reloads
   tz-gateway check [options]      check the configuration, print the routes, end
   tz-gateway demo [options]       serve a built-in model and ask it something
+  tz-gateway explain --model M    print what would become of a request
+  tz-gateway keys ACTION          API keys; see tz-gateway keys --help
 
-serve, check:
+serve, check, explain:
   --config-file GLOB   TOML file, or files that merge; may be repeated. Without
                        one: provider::model for each provider whose key is set
   --default-config     no file, said outright
@@ -25,8 +27,9 @@ serve:
   --workers N          processes on one socket; each takes 1/N of the limits
                        and shows its own figures in /metrics
   --tls-cert FILE, --tls-key FILE   serve TLS (PEM)
-check:
-  --json               print the effective configuration as JSON
+check, explain:
+  --json               print the same as JSON
+  --request FILE       explain this request (JSON), not the least one
 demo:
   --once               end after the answer
   --port PORT          default 3000, or any free one if that is taken
@@ -43,4 +46,30 @@ configuration, 128+N ended at once by a second signal N.
   tz-gateway demo --once
   OPENAI_API_KEY=... tz-gateway --port 8080
   tz-gateway check --config-file 'config/*.toml' && echo good
+"""
+
+KEYS_HELP = """\
+tz-gateway keys: who may use what
+
+  tz-gateway keys create --model NAME [options]
+                       make a key and print it, this once
+  tz-gateway keys list           show what is in Redis, never a key
+  tz-gateway keys disable ID     refuse the key from now on
+  tz-gateway keys rotate ID      make a key like it, and disable the old one
+
+Keys are in the Redis at TENSORZERO_REDIS_URL, by their SHA-256 digest, and work
+within a second. ID is what list shows, or its first 8 digits.
+
+create:
+  --model NAME[=ENDPOINT_ID]     what callers may ask for; may be repeated
+  --project ID                   for the records
+  --requests-per-minute N, --tokens-per-minute N, --concurrent-requests N
+  --budget-per-day AMOUNT, --budget-per-month AMOUNT
+                                 in the currency of cost in the configuration
+  --expires-at TIME              such as 2030-01-31 or 2030-01-31T12:00:00Z
+  --note TEXT                    for whoever reads list
+  --toml                         print a table for [api_keys] in a file instead;
+                                 the key itself goes to standard error
+
+  KEY=$(tz-gateway keys create --model gpt-4o --budget-per-month 25)
 """

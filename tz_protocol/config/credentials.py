@@ -14,14 +14,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
+from tz_protocol.providers.google_tokens import MACHINE
 from tz_protocol.types.secret import Secret
 
-__all__ = ["FORMS", "Resolved", "Source", "explain_missing", "find", "parse_location"]
+__all__ = [
+    "FORMS",
+    "MACHINE_LOCATION",
+    "SDK_LOCATIONS",
+    "Resolved",
+    "Source",
+    "explain_missing",
+    "find",
+    "parse_location",
+]
 
 FORMS = "env::NAME, path::FILE, path_from_env::NAME, dynamic::NAME or none"
 """What an ``api_key_location`` may be, for messages."""
 
 _STATIC = ("env", "path", "path_from_env")
+MACHINE_LOCATION = "sdk::machine"
+"""Not a place: the credential is that of the machine itself."""
+
+SDK_LOCATIONS = ("path_from_env::GOOGLE_APPLICATION_CREDENTIALS", MACHINE_LOCATION)
+"""Where Google's own libraries look, in this order."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SENDABLE = re.compile(r"[\x20-\x7e]+")
 
@@ -72,8 +90,7 @@ def _parse_text(text: str) -> Source:
     if text == "none":
         return Source("none")
     if text == "sdk":
-        message = f"sdk is for cloud vendors, which are not supported yet; use {FORMS}"
-        raise ValueError(message)
+        return Source("static", SDK_LOCATIONS)
     kind, separator, name = text.partition("::")
     if not separator or kind not in (*_STATIC, "dynamic"):
         message = (
@@ -124,8 +141,10 @@ def _parse_table(table: Mapping[str, object]) -> Source:
 def find(source: Source, secrets: Mapping[str, Secret | None]) -> Resolved:
     """Return the secret of a static *source*, stripped and fit for a header."""
     for location in source.locations:
+        if location == MACHINE_LOCATION:
+            return Resolved(MACHINE, location=location)
         secret = secrets.get(location)
-        value = "" if secret is None else secret.reveal().strip()
+        value = "" if secret is None else _one_line(secret.reveal().strip())
         if not value:
             continue
         if not _SENDABLE.fullmatch(value):
@@ -136,6 +155,16 @@ def find(source: Source, secrets: Mapping[str, Secret | None]) -> Resolved:
             return Resolved(None, reason)
         return Resolved(Secret(value), location=location)
     return Resolved(None, explain_missing(source))
+
+
+def _one_line(text: str) -> str:
+    """Return *text* without the line breaks of a credential that is JSON."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return msgspec.json.format(text, indent=-1)
+    except msgspec.DecodeError:
+        return text  # told by whoever reads it
 
 
 def explain_missing(source: Source) -> str:

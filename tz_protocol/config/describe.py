@@ -11,7 +11,14 @@ from typing import Any
 
 import msgspec
 
-from tz_protocol.types.settings import Model, ProviderSettings, Snapshot, Timeouts
+from tz_protocol.types.keys import Access
+from tz_protocol.types.settings import (
+    GatewaySettings,
+    Model,
+    ProviderSettings,
+    Snapshot,
+    Timeouts,
+)
 
 __all__ = ["describe", "describe_json"]
 
@@ -26,6 +33,7 @@ def _lines(snapshot: Snapshot) -> Iterator[str]:
     yield f"configuration {snapshot.config_id}"
     base = f", under {gateway.base_path}" if gateway.base_path else ""
     yield f"address       {gateway.bind_address}{base}"
+    yield f"API keys      {_keys(snapshot.access)}"
     yield f"timeouts      {_timeouts(gateway.timeouts)}"
     yield ""
     yield f"models ({len(snapshot.models)})"
@@ -35,6 +43,8 @@ def _lines(snapshot: Snapshot) -> Iterator[str]:
         inherited = model.timeouts or gateway.timeouts
         if model.timeouts:
             yield f"    timeouts {_timeouts(model.timeouts, gateway.timeouts)}"
+        if model.fallback_models:
+            yield f"    falls back to {', '.join(model.fallback_models)}"
         for number, name in enumerate(model.routing, 1):
             settings = model.providers[name]
             yield f"    {number}. {_provider(settings, inherited)}"
@@ -51,12 +61,23 @@ def _lines(snapshot: Snapshot) -> Iterator[str]:
             yield f"  {warning}"
 
 
+def _keys(access: Access | None) -> str:
+    if access is None:
+        return "not asked for: everybody may use everything"
+    facts = [f"{len(access.keys)} in the configuration"] if access.keys else []
+    if access.redis_url is not None:
+        facts.append(f"those in Redis ({access.on_unavailable} while it is away)")
+    return " and ".join(facts)
+
+
 def _provider(settings: ProviderSettings, inherited: Timeouts) -> str:
     facts = [
         f"{settings.name}: {settings.type} {settings.model} {_place(settings)}",
         f"key {_key(settings)}",
     ]
     facts += [f"{key} {value}" for key, value in settings.options.items()]
+    if settings.weight is not None:
+        facts.append(f"weight {settings.weight:.12g}")
     if settings.timeouts:
         facts.append(f"timeouts {_timeouts(settings.timeouts, inherited)}")
     if settings.extra_headers:
@@ -101,9 +122,10 @@ def describe_json(snapshot: Snapshot) -> str:
             "bind_address": gateway.bind_address,
             "base_path": gateway.base_path,
             "timeouts": gateway.timeouts,
+            "authentication": snapshot.access is not None,
         },
         "models": {
-            name: _model_object(model, gateway.timeouts)
+            name: _model_object(model, gateway)
             for name, model in snapshot.models.items()
         },
         "shorthand": {
@@ -116,11 +138,14 @@ def describe_json(snapshot: Snapshot) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
-def _model_object(model: Model, inherited: Timeouts) -> dict[str, Any]:
-    timeouts = model.timeouts or inherited
+def _model_object(model: Model, gateway: GatewaySettings) -> dict[str, Any]:
+    timeouts = model.timeouts or gateway.timeouts
     return {
         "capabilities": sorted(model.capabilities),
         "timeouts": timeouts,
+        "policy": model.policy or gateway.policy,
+        "fallback_models": model.fallback_models,
+        "context_tokens": model.context_tokens,
         "routing": [
             {"name": name, **_provider_object(model.providers[name], timeouts)}
             for name in model.routing
@@ -138,6 +163,10 @@ def _provider_object(settings: ProviderSettings, inherited: Timeouts) -> dict[st
         "extra_headers": [name for name, _ in settings.extra_headers],
         "extra_body": list(settings.extra_body),
         "timeouts": settings.timeouts or inherited,
+        "weight": settings.weight,
+        "retry_count": settings.retry_count,
+        "breaker": settings.breaker,
+        "context_tokens": settings.context_tokens,
         "verify": settings.verify,
         "ca_file": settings.ca_file,
         "is_proxied": settings.proxy is not None,

@@ -23,6 +23,15 @@ SIZE_LIMIT = 67_108_864
 DEPTH_LIMIT = 64
 """Tables and arrays within each other; the schema itself needs seven."""
 
+_SECRET_TABLES = ("api_keys",)
+
+_TWICE = re.compile(
+    r"(?:Cannot (?:declare|mutate immutable namespace|redefine namespace)"
+    r"|Duplicate inline table key) .*",
+    re.DOTALL,
+)
+"""Messages of ``tomllib`` that repeat a key, which may be a secret."""
+
 _PLACE = re.compile(
     r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL
 )
@@ -54,7 +63,12 @@ class Document:
     def problem(self, path: Path, message: str) -> ConfigProblem:
         """Return the problem that *message* describes, placed at *path*."""
         file, line = self.place(path)
-        return ConfigProblem(file, line, dotted(path), message)
+        return ConfigProblem(file, line, _shown(path), message)
+
+
+def _shown(path: Path) -> str:
+    """Return *path* as text; what a table of secrets calls its keys is not shown."""
+    return dotted(path[:1] if path[0] in _SECRET_TABLES else path)
 
 
 def merge_files(files: Sequence[tuple[str, str]]) -> Document:
@@ -128,6 +142,7 @@ def _is_too_deep(tree: dict[str, Any]) -> bool:
 def _syntax_problem(file: str, text: str, message: str) -> ConfigProblem:
     match = _PLACE.match(message)
     what, line, column = match.groups() if match else (message, None, None)
+    what = _TWICE.sub("a table or key is defined twice", what)
     if line is None:
         last = text.count("\n") + 1
         return ConfigProblem(
@@ -164,7 +179,7 @@ def _clash_problems(
         first, first_line = document.place(path)
         place = first if first_line is None else f"{first}:{first_line}"
         message = f"set twice: {place} sets it too, and files merge, never override"
-        problems.append(ConfigProblem(file, lines.get(path), dotted(path), message))
+        problems.append(ConfigProblem(file, lines.get(path), _shown(path), message))
     return problems
 
 

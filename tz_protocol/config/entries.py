@@ -6,7 +6,6 @@ is collected, never raised, so that one run names everything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +15,19 @@ import msgspec
 from tz_protocol.config.addresses import parse_url
 from tz_protocol.config.extras import extra_body, extra_headers
 from tz_protocol.config.gateway import Problems, merge_timeouts, pick_seconds
-from tz_protocol.config.keyring import Keyring
+from tz_protocol.config.keyring import (
+    DEFAULTS_ALIAS,
+    DEFAULTS_KEY,
+    SAID_TWICE,
+    Keyring,
+)
 from tz_protocol.config.locate import Path
+from tz_protocol.config.options import entry_options
+from tz_protocol.config.policy import merge_breaker, retry_count
+from tz_protocol.config.prices import read_prices
 from tz_protocol.config.proxies import BadProxy, Proxies
 from tz_protocol.config.refusals import (
     AGREED,
-    FUTURE_TYPES,
     IGNORED_KEYS,
     UNSUPPORTED_KEYS,
     did_you_mean,
@@ -31,13 +37,14 @@ from tz_protocol.config.refusals import (
     validated,
 )
 from tz_protocol.config.schema import (
-    YEAR,
     EmbeddingModelTable,
     ModelTable,
     ProviderTable,
     TimeoutsTable,
 )
+from tz_protocol.providers.aws import REGION_OPTION
 from tz_protocol.providers.base import Provider
+from tz_protocol.types.policy import Policy
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import (
     Credential,
@@ -56,16 +63,13 @@ __all__ = [
 ]
 
 _ADDRESS_KEYS = ("api_base", "endpoint")
-_ROW_KEYS = frozenset({"model_name", *_ADDRESS_KEYS})
+_ROW_KEYS = frozenset({"model_name", "credential_location", *_ADDRESS_KEYS})
 """Keys that the schema knows and that an entry has only if its row says so."""
 
+_URL_KEYS = (REGION_OPTION, "location")
+"""Keys that rows make base URLs of."""
+
 _COMMON_KEYS = frozenset(ProviderTable.model_fields) - _ROW_KEYS
-
-_EXACT = 2**53
-"""Integers up to this are the same for everybody who reads JSON."""
-
-_PATH_SAFE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
-"""RFC 3986, section 2.3: what needs no escape anywhere in a URL; no dot segments."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +80,10 @@ class Building:
     keyring: Keyring
     proxies: Proxies
     timeouts: Timeouts = field(default_factory=Timeouts)
+    """The gateway's."""
+    policy: Policy = field(default_factory=Policy)
+    """The gateway's."""
+    on_unsupported_param: str | None = None
     """The gateway's."""
     cap: float | None = None
     """Seconds that no provider may take longer, None for no such bound."""
@@ -142,14 +150,16 @@ def drop_ignored(
 
 def type_problem(kind: str, known: Mapping[str, Provider]) -> str:
     """Return why *kind* is no provider type; it may be anything, and is not echoed."""
-    if kind in FUTURE_TYPES:
-        return f"providers of type {kind} are not supported yet"
     hint = did_you_mean(kind, known) or f": expected one of {', '.join(known)}"
     return f"unknown provider type{hint}"
 
 
 def entry_settings(
-    building: Building, path: Path, raw: dict[str, Any], base: Timeouts
+    building: Building,
+    path: Path,
+    raw: dict[str, Any],
+    base: Timeouts,
+    policy: Policy,
 ) -> ProviderSettings | None:
     """Return the entry at *path*, or None if it is wrong.
 
@@ -158,6 +168,7 @@ def entry_settings(
         path: Of the entry; its last part is the entry's name.
         raw: The entry.
         base: The model's effective timeouts.
+        policy: The model's effective policy.
     """
     problems = building.problems
     before = len(problems)
@@ -171,25 +182,24 @@ def entry_settings(
     problems += [one for one in found if one[0] != (*path, "type")]
     if row is None or table is None:
         return None
-    url = _url(building, row, path, table)
+    options = entry_options(
+        row, path, table, building.keyring, problems, building.on_unsupported_param
+    )
+    url = _url(building, row, path, table, options)
     proxy = building.proxy(url) if url else None
     credential = _credential(building, row, path, table)
-    if table.ca_file == "":
-        problems.append(((*path, "ca_file"), "expected some text, found none"))
-    elif table.ca_file is not None and not table.verify:
-        message = "has no effect while verify is false: give only one of the two"
-        problems.append(((*path, "ca_file"), message))
+    _check_certificates(path, table, problems)
     timeouts = effective_timeouts(building, path, table, base)
     headers = extra_headers(table.extra_headers, (*path, "extra_headers"), problems)
     body = extra_body(table.extra_body, (*path, "extra_body"), problems)
-    options = _options(row, path, table.model_extra or {}, problems)
+    prices = read_prices(table.cost, row.name, path, problems)
+    trying = _trying(policy, path, table, problems)
     if len(problems) > before or credential is None:
         return None
     return ProviderSettings(
         name=str(path[-1]),
         type=row.name,
-        # some vendors know it by another key, some serve one model to everybody
-        model=table.model_name or options.get("deployment_id") or str(path[1]),
+        model=_model_name(table, options, path),
         url=url,
         credential=credential,
         options=options,
@@ -199,7 +209,38 @@ def entry_settings(
         verify=table.verify,
         ca_file=table.ca_file,
         proxy=proxy,
+        prices=prices,
+        **trying,
     )
+
+
+def _model_name(table: ProviderTable, options: Mapping[str, str], path: Path) -> str:
+    """Return the model's name at the vendor, by whichever key it is known there."""
+    keys = ("deployment_id", "model_id", "endpoint_id")
+    names = (table.model_name, *(options.get(key) for key in keys))
+    # some vendors serve one model to everybody
+    return next(filter(None, names), str(path[1]))
+
+
+def _trying(
+    policy: Policy, path: Path, table: ProviderTable, problems: Problems
+) -> dict[str, Any]:
+    """Return what decides when, and how often, the provider is tried."""
+    breaker = merge_breaker(policy.breaker, table.breaker, (*path, "breaker"), problems)
+    return {
+        "weight": table.weight,
+        "retry_count": retry_count(table.retries, (*path, "retries"), problems),
+        "breaker": None if breaker is policy.breaker else breaker,
+        "context_tokens": table.context_tokens,
+    }
+
+
+def _check_certificates(path: Path, table: ProviderTable, problems: Problems) -> None:
+    if table.ca_file == "":
+        problems.append(((*path, "ca_file"), "expected some text, found none"))
+    elif table.ca_file is not None and not table.verify:
+        message = "has no effect while verify is false: give only one of the two"
+        problems.append(((*path, "ca_file"), message))
 
 
 def built_in(
@@ -297,7 +338,11 @@ def _check_keys(
 
 
 def _url(
-    building: Building, row: Provider, path: Path, table: ProviderTable
+    building: Building,
+    row: Provider,
+    path: Path,
+    table: ProviderTable,
+    options: Mapping[str, str],
 ) -> Url | None:
     """Return where the provider is; None if it is in the core, or badly said."""
     for key in _ADDRESS_KEYS:
@@ -309,6 +354,15 @@ def _url(
         except ValueError as error:
             building.problems.append(((*path, key), str(error)))
             return None
+    if row.locate is not None:
+        try:
+            return building.url(row.locate(options))
+        except KeyError:
+            return None  # a key that is missing was told
+        except ValueError as error:
+            key = next((key for key in _URL_KEYS if key in options), "type")
+            building.problems.append(((*path, key), str(error)))
+            return None
     return building.url(row.base_url) if row.base_url else None
 
 
@@ -316,53 +370,16 @@ def _credential(
     building: Building, row: Provider, path: Path, table: ProviderTable
 ) -> Credential | None:
     """Return the entry's key, or None if it has not the one that it needs."""
-    location = table.api_key_location
+    key, location = DEFAULTS_KEY, table.api_key_location
+    if table.credential_location is not None and DEFAULTS_ALIAS in row.optional:
+        if location is not None:
+            building.problems.append(((*path, DEFAULTS_ALIAS), SAID_TWICE))
+            return None
+        key, location = DEFAULTS_ALIAS, table.credential_location
     is_own_server = any(getattr(table, key) is not None for key in _ADDRESS_KEYS)
     try:
         return building.keyring.pick(row, location, is_own_server=is_own_server)
     except ValueError as error:
-        place = building.keyring.place(row, path, location)
+        place = building.keyring.place(row, path, None if location is None else key)
         building.problems.append((place, str(error)))
         return None
-
-
-def _options(
-    row: Provider, path: Path, extra: Mapping[str, Any], problems: Problems
-) -> dict[str, str]:
-    """Return the row's own keys as text."""
-    in_paths = " ".join(row.paths.values())
-    options: dict[str, str] = {}
-    for key, value in extra.items():
-        if key not in row.required and key not in row.optional:
-            continue  # refused already
-        reason = _option_problem(key, value)
-        if not reason:
-            options[key] = text = _text(value)
-            is_in_path = f"{{{key}}}" in in_paths
-            if is_in_path and text and not _PATH_SAFE.fullmatch(text):
-                reason = "expected letters, digits, hyphens, dots and underscores only"
-        if reason:
-            problems.append(((*path, key), reason))
-    return options
-
-
-def _option_problem(key: str, value: object) -> str:
-    """Return what is wrong with an option, nothing if it can be said as text."""
-    highest: float = _EXACT
-    if key.endswith(("_ms", "_s")):
-        highest = YEAR * 1000 if key.endswith("_ms") else YEAR
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return f"expected a number, found {kind_word(value)}"
-        if not value >= 0:
-            return "expected a number of at least 0"
-    elif not isinstance(value, (str, bool, int, float)):
-        return f"expected a string, found {kind_word(value)}"
-    if isinstance(value, (int, float)) and not abs(value) <= highest:
-        return f"expected a number of at most {highest}"
-    return ""
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)

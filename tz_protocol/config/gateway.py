@@ -11,11 +11,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
-from tz_protocol.config.addresses import (
-    is_loopback_bind,
-    parse_base_path,
-    parse_bind_address,
-)
+from tz_protocol.config.addresses import parse_base_path, parse_bind_address
 from tz_protocol.config.locate import Path
 from tz_protocol.config.schema import GatewayTable, TimeoutsTable
 from tz_protocol.types.settings import (
@@ -26,7 +22,13 @@ from tz_protocol.types.settings import (
     Timeouts,
 )
 
-__all__ = ["Problems", "gateway_settings", "merge_timeouts", "pick_seconds"]
+__all__ = [
+    "Problems",
+    "durations",
+    "gateway_settings",
+    "merge_timeouts",
+    "pick_seconds",
+]
 
 Problems = list[tuple[Path, str]]
 """(path, message) pairs; the document knows file and line."""
@@ -46,7 +48,7 @@ def pick_seconds(
     return ms / 1000
 
 
-def _durations(
+def durations(
     table: BaseModel, names: tuple[str, ...], prefix: Path, problems: Problems
 ) -> dict[str, float]:
     """Return the durations that are set, by name, in seconds."""
@@ -60,7 +62,7 @@ def merge_timeouts(
     """Return *base* with what *table* sets; *base* itself if it sets nothing."""
     if not table.model_fields_set:
         return base
-    changes = _durations(table, Timeouts.__struct_fields__, prefix, problems)
+    changes = durations(table, Timeouts.__struct_fields__, prefix, problems)
     theirs = (
         ("total", "non_streaming", "total_ms", table.non_streaming.total_ms),
         ("first_content", "streaming", "ttft_ms", table.streaming.ttft_ms),
@@ -83,7 +85,7 @@ def _limits(table: GatewayTable, problems: Problems) -> Limits:
         for name in Limits.__struct_fields__
         if (value := getattr(table.limits, name, None)) is not None
     }
-    values |= _durations(
+    values |= durations(
         table.limits, ("queue_timeout", "pool_idle_timeout"), prefix, problems
     )
     limits = Limits(**values)
@@ -101,8 +103,8 @@ def _cors(table: GatewayTable, problems: Problems) -> Cors:
         if origin != "*" and (not is_origin or origin.count("/") != 2):
             message = "expected an origin such as https://app.example, or *"
             problems.append(((*prefix, "allowed_origins", index), message))
-    durations = _durations(table.cors, ("max_age",), prefix, problems)
-    return Cors(allowed_origins=tuple(table.cors.allowed_origins), **durations)
+    found = durations(table.cors, ("max_age",), prefix, problems)
+    return Cors(allowed_origins=tuple(table.cors.allowed_origins), **found)
 
 
 def _bind_address(
@@ -120,23 +122,12 @@ def _bind_address(
         return None
 
 
-def _authentication(
-    table: GatewayTable, bind_address: str | None, problems: Problems
-) -> bool | None:
+def _authentication(table: GatewayTable, problems: Problems) -> bool | None:
     if table.auth is not None and table.authentication is not None:
         message = "says the same as [gateway.authentication]: give only one"
         problems.append((("gateway", "auth"), message))
     chosen = table.authentication or table.auth
-    enabled = None if chosen is None else chosen.enabled
-    if enabled is None and bind_address and not is_loopback_bind(bind_address):
-        message = (
-            f"{bind_address} can be reached from other machines, which requires "
-            "authentication, and that is not supported yet: bind to 127.0.0.1 (or "
-            "another loopback address), or write [gateway.authentication] with "
-            "enabled = false to let everybody in"
-        )
-        problems.append((("gateway", "bind_address"), message))
-    return enabled
+    return None if chosen is None else chosen.enabled
 
 
 def gateway_settings(
@@ -162,7 +153,7 @@ def gateway_settings(
             stream_total=min(timeouts.stream_total, cap / 1000),
         )
     server = ServerTimeouts(
-        **_durations(
+        **durations(
             table.server_timeouts,
             ServerTimeouts.__struct_fields__,
             (*prefix, "server_timeouts"),
@@ -184,6 +175,6 @@ def gateway_settings(
         server=server,
         cors=_cors(table, problems),
         half_close=table.half_close,
-        authentication=_authentication(table, address, problems),
+        authentication=_authentication(table, problems),
         observability=table.observability.enabled,
     )

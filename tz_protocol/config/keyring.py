@@ -9,17 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tz_protocol.config.credentials import Resolved, Source, find, parse_location
+from tz_protocol.config.credentials import (
+    FORMS,
+    MACHINE_LOCATION,
+    SDK_LOCATIONS,
+    Resolved,
+    Source,
+    find,
+    parse_location,
+)
 from tz_protocol.config.locate import Path
+from tz_protocol.errors import UpstreamRefused
 from tz_protocol.providers.base import Provider
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Credential
 
-__all__ = ["DEFAULTS_KEY", "Defaults", "Keyring", "location_of"]
+__all__ = [
+    "DEFAULTS_ALIAS",
+    "DEFAULTS_KEY",
+    "SAID_TWICE",
+    "Defaults",
+    "Keyring",
+    "location_of",
+]
 
 DEFAULTS_KEY = "api_key_location"
+DEFAULTS_ALIAS = "credential_location"
+"""TensorZero's name for it at Google's."""
 
 NO_KEY = Source("none")
+
+SAID_TWICE = f"says the same as {DEFAULTS_KEY}: give only one"
 
 
 class Defaults:
@@ -35,6 +55,7 @@ class Defaults:
     ) -> None:
         self.wrong: dict[str, str] = {}
         """By type: why its location in ``[provider_types]`` is none."""
+        self._aliased: set[str] = set()
         self._usual = {
             name: parse_location(row.credential) if row.credential else NO_KEY
             for name, row in providers.items()
@@ -43,10 +64,16 @@ class Defaults:
 
     def _read(self, tables: object) -> Iterator[tuple[str, Source]]:
         for name, table in _items(tables):
-            defaults = table.get("defaults") if isinstance(table, dict) else None
+            found = table.get("defaults") if isinstance(table, dict) else None
+            defaults: dict[str, Any] = found if isinstance(found, dict) else {}
             location = location_of(defaults)
             if location is None or name not in self._usual:
                 continue
+            if DEFAULTS_ALIAS in defaults:
+                self._aliased.add(name)
+                if DEFAULTS_KEY in defaults:
+                    self.wrong[name] = SAID_TWICE
+                    continue
             try:
                 yield name, parse_location(location)
             except ValueError as error:
@@ -64,10 +91,10 @@ class Defaults:
         """Yield (type, location) for those that the file sets."""
         yield from self._chosen.items()
 
-    @staticmethod
-    def path(kind: str) -> Path:
+    def path(self, kind: str) -> Path:
         """Return where the file sets the default of *kind*."""
-        return ("provider_types", kind, "defaults", DEFAULTS_KEY)
+        key = DEFAULTS_ALIAS if kind in self._aliased else DEFAULTS_KEY
+        return ("provider_types", kind, "defaults", key)
 
 
 def _items(table: object) -> Iterator[tuple[str, Any]]:
@@ -77,8 +104,10 @@ def _items(table: object) -> Iterator[tuple[str, Any]]:
 
 
 def location_of(table: object) -> object:
-    """Return the ``api_key_location`` of *table*, None if there is none."""
-    return table.get(DEFAULTS_KEY) if isinstance(table, dict) else None
+    """Return the ``api_key_location`` of *table*, by either name; None without it."""
+    if not isinstance(table, dict):
+        return None
+    return table.get(DEFAULTS_KEY, table.get(DEFAULTS_ALIAS))
 
 
 class Keyring:
@@ -125,6 +154,12 @@ class Keyring:
                 and not self.is_there(source)
             ):
                 source = NO_KEY
+        if MACHINE_LOCATION in source.locations:
+            if row.sign is None and row.grant is None:
+                message = f"sdk is for cloud vendors; use {FORMS}"
+                raise ValueError(message)
+            if row.sign is not None:
+                source = self._signed_for(source)
         if source.kind == "none" and not (row.is_key_optional or is_own_server):
             message = (
                 f"{row.name} answers nobody without a key; none is for servers of your "
@@ -132,7 +167,7 @@ class Keyring:
             )
             raise ValueError(message)
         try:
-            return self._credential(source)
+            return self._credential(source, row)
         except ValueError as error:
             if location is not None or not self.defaults.is_usual(row.name):
                 raise
@@ -142,10 +177,16 @@ class Keyring:
             )
             raise ValueError(message)
 
-    def place(self, row: Provider, path: Path, location: object) -> Path:
-        """Return where a problem with the key of the provider at *path* lies."""
-        if location is not None:
-            return (*path, DEFAULTS_KEY)
+    def place(self, row: Provider, path: Path, key: str | None) -> Path:
+        """Return where a problem with the key of the provider at *path* lies.
+
+        Args:
+            row: The provider's type.
+            path: Of its table.
+            key: Of the table, which says where the key is; None if none does.
+        """
+        if key is not None:
+            return (*path, key)
         return (
             path if self.defaults.is_usual(row.name) else self.defaults.path(row.name)
         )
@@ -155,10 +196,22 @@ class Keyring:
         secrets = (self._secrets.get(location) for location in source.locations)
         return any(secret and secret.reveal().strip() for secret in secrets)
 
-    def _credential(self, source: Source) -> Credential:
+    def _signed_for(self, source: Source) -> Source:
+        """Return what is left of *source* where ``sdk`` means to sign requests."""
+        others = tuple(one for one in source.locations if one not in SDK_LOCATIONS)
+        left = Source("static", others)
+        return left if self.is_there(left) else NO_KEY
+
+    def _credential(self, source: Source, row: Provider) -> Credential:
         if source.kind != "static":
             return Credential(source.kind, name=source.name, location=source.text)
         found = self.find(source)
         if found.secret is None:
             raise ValueError(found.reason)
+        if row.grant is not None:
+            try:
+                row.grant(found.secret)
+            except UpstreamRefused as error:
+                message = f"at {found.location}: {error.message}"
+                raise ValueError(message)
         return Credential("static", found.secret, location=found.location)

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tz_protocol.config.credentials import Source, parse_location
+from tz_protocol.config.access import KEYS_ROOT, access_locations, read_access
+from tz_protocol.config.credentials import (
+    MACHINE_LOCATION,
+    Source,
+    parse_location,
+)
 from tz_protocol.config.describe import describe, describe_json
 from tz_protocol.config.document import Document, merge_files
 from tz_protocol.config.entries import Building, built_in, drop_ignored, type_problem
@@ -17,9 +22,9 @@ from tz_protocol.config.gateway import Problems, gateway_settings
 from tz_protocol.config.keyring import Defaults, Keyring, location_of
 from tz_protocol.config.locate import Path
 from tz_protocol.config.models import read_models
+from tz_protocol.config.policy import with_policy
 from tz_protocol.config.proxies import PROXY_LOCATIONS, Proxies
 from tz_protocol.config.refusals import (
-    FUTURE_TYPES,
     IGNORED_ROOTS,
     UNSUPPORTED_ROOTS,
     ignored,
@@ -30,6 +35,7 @@ from tz_protocol.config.refusals import (
 from tz_protocol.config.schema import GatewayTable, ProviderTypeTable
 from tz_protocol.errors import ConfigError, ConfigProblem
 from tz_protocol.providers import PROVIDERS
+from tz_protocol.providers.aws import REGION_LOCATIONS
 from tz_protocol.providers.base import Provider
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import (
@@ -40,7 +46,7 @@ from tz_protocol.types.settings import (
 
 __all__ = ["build", "describe", "describe_json", "locations", "parse"]
 
-_ROOTS = ("gateway", "models", "embedding_models", "provider_types")
+_ROOTS = ("gateway", "models", "embedding_models", "provider_types", KEYS_ROOT)
 
 
 def parse(files: Sequence[tuple[str, str]]) -> Document:
@@ -66,6 +72,8 @@ def locations(
     defaults = Defaults(document.data, providers)
     # a dictionary, because it keeps the order
     found: dict[str, None] = dict.fromkeys(PROXY_LOCATIONS)
+    found.update(dict.fromkeys(access_locations(document.data)))
+    found.update(dict.fromkeys(REGION_LOCATIONS))
     for name in providers:
         found.update(dict.fromkeys(defaults.source(name).locations))
     for section in ("models", "embedding_models"):
@@ -79,6 +87,7 @@ def locations(
                 except ValueError:
                     continue  # ``build`` reports it with its line
                 found.update(dict.fromkeys(source.locations))
+    found.pop(MACHINE_LOCATION, None)  # nothing is read there
     return tuple(found)
 
 
@@ -117,6 +126,7 @@ def build(
     _check_provider_types(data.get("provider_types", {}), building)
     models = read_models(data, building)
     shorthand, missing = _shorthand(building)
+    access = read_access(data, gateway, models, shorthand, secrets, building)
     if building.problems:
         raise ConfigError(_placed(document, building.problems))
     return Snapshot(
@@ -125,6 +135,7 @@ def build(
         shorthand=shorthand,
         missing_keys=missing,
         config_id=document.config_id,
+        access=access,
         warnings=tuple(map(str, _placed(document, building.warnings))),
     )
 
@@ -172,11 +183,11 @@ def _gateway(
     building.problems += found
     if table is None:
         return GatewaySettings()
-    if any(path[1] in ("auth", "authentication") for path, _message in found):
-        # what it says of authentication is unknown: no word on whether it needs it
-        bind_address = GatewaySettings().bind_address
     settings = gateway_settings(table, bind_address, building.problems)
+    settings = with_policy(settings, table, building.problems)
     building.timeouts = settings.timeouts
+    building.policy = settings.policy
+    building.on_unsupported_param = table.on_unsupported_param
     if table.global_outbound_http_timeout_ms is not None:
         building.cap = table.global_outbound_http_timeout_ms / 1000
     return settings
@@ -191,9 +202,7 @@ def _check_provider_types(raw: object, building: Building) -> None:
     for name, table in raw.items():
         path = (*root, name)
         if name not in known:
-            message = type_problem(name, known)
-            is_future = name in FUTURE_TYPES
-            (building.warnings if is_future else problems).append((path, message))
+            problems.append((path, type_problem(name, known)))
             continue
         if isinstance(table, dict):
             table = drop_ignored(table, path, building.warnings)

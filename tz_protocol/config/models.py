@@ -15,11 +15,11 @@ from tz_protocol.config.entries import (
     drop_ignored,
     effective_timeouts,
     entry_settings,
-    type_problem,
 )
+from tz_protocol.config.fallbacks import check_fallbacks
 from tz_protocol.config.locate import Path
+from tz_protocol.config.policy import merge_policy
 from tz_protocol.config.refusals import (
-    FUTURE_TYPES,
     did_you_mean,
     ignored,
     kind_word,
@@ -69,6 +69,7 @@ def read_models(data: Mapping[str, Any], building: Building) -> dict[str, Model]
     problems = building.problems
     models: dict[str, Model] = {}
     names: set[str] = set()
+    fallbacks: dict[Path, Sequence[str]] = {}
     for section, table_class in _SECTIONS:
         tables = data.get(section, {})
         if not isinstance(tables, dict):
@@ -82,10 +83,13 @@ def read_models(data: Mapping[str, Any], building: Building) -> dict[str, Model]
                 message = "this name is used in both [models] and [embedding_models]"
                 problems.append((path, message))
             _check_name(name, path, building)
-            model = _Reader(building, path, table_class).read(raw)
+            reader = _Reader(building, path, table_class)
+            model = reader.read(raw)
+            fallbacks[path] = reader.fallbacks
             if model is not None and len(problems) == before:
                 models[name] = model
         names = set(tables)
+    check_fallbacks(fallbacks, models, building)
     return models
 
 
@@ -95,7 +99,7 @@ def _check_name(name: str, path: Path, building: Building) -> None:
         message = "the name of a model is some text without control characters"
     elif separator and kind == _OWN:
         message = f"the name begins with {_OWN}::, which is reserved"
-    elif separator and (kind in building.providers or kind in FUTURE_TYPES):
+    elif separator and kind in building.providers:
         message = (
             f"the name begins with {kind}::, which is reserved: {kind}::NAME is that "
             "provider's model NAME"
@@ -121,6 +125,8 @@ class _Reader:
         """By name; None for an entry that is wrong."""
         self._rows: dict[str, Provider | None] = {}
         """By name; None if the type is unknown."""
+        self.fallbacks: Sequence[str] = ()
+        """Models to fall back to, not checked yet."""
 
     def read(self, raw: object) -> Model | None:
         """Return the model, or None if it is wrong."""
@@ -130,8 +136,10 @@ class _Reader:
             return None
         raw = drop_ignored(raw, path, building.warnings)
         table = validated(self._class, raw, path, building.problems)
-        timeouts = building.timeouts
+        timeouts, policy = building.timeouts, building.policy
         if table is not None:
+            self.fallbacks = table.fallback_models
+            policy = merge_policy(policy, table, path, building.problems)
             timeouts = effective_timeouts(building, path, table, timeouts)
         entries = raw.get("providers")
         for name, entry in entries.items() if isinstance(entries, dict) else ():
@@ -142,7 +150,7 @@ class _Reader:
                 if isinstance(kind, str):
                     self._rows[name] = building.providers.get(kind)
                 self._settings[name] = entry_settings(
-                    building, (*path, "providers", name), entry, timeouts
+                    building, (*path, "providers", name), entry, timeouts, policy
                 )
         if table is None:
             return None
@@ -157,6 +165,9 @@ class _Reader:
             routing=tuple(table.routing),
             providers=settings,
             timeouts=None if timeouts is building.timeouts else timeouts,
+            policy=None if policy is building.policy else policy,
+            fallback_models=tuple(table.fallback_models),
+            context_tokens=table.context_tokens,
         )
 
     def _refuse(self, suffix: Path, message: str) -> None:
@@ -194,14 +205,11 @@ class _Reader:
         building = self._building
         row = building.providers.get(name)
         if row is None:
-            if name in FUTURE_TYPES:
-                message = type_problem(name, building.providers)
-            else:
-                choices = [*self._settings, *building.providers]
-                message = (
-                    f"no such provider{did_you_mean(name, choices)}: expected a key of "
-                    "providers, or a provider type"
-                )
+            choices = [*self._settings, *building.providers]
+            message = (
+                f"no such provider{did_you_mean(name, choices)}: expected a key of "
+                "providers, or a provider type"
+            )
             self._refuse(place, message)
             return
         self._rows[name] = row

@@ -19,7 +19,6 @@ from tz_protocol.config.locate import Path
 
 __all__ = [
     "AGREED",
-    "FUTURE_TYPES",
     "IGNORED_KEYS",
     "IGNORED_ROOTS",
     "UNSUPPORTED_KEYS",
@@ -49,14 +48,12 @@ IGNORED_ROOTS: Mapping[str, str] = {
 for a model depends on: a file that has them works, with a warning."""
 
 UNSUPPORTED_ROOTS: Mapping[str, str] = {
-    "api_keys": "API keys of this gateway",
     "rate_limiting": "rate limiting",
 }
 """Tables that restrict what callers may do: without them too much would be allowed,
 so that a file which has them is refused."""
 
 IGNORED_KEYS: Mapping[str, str] = {
-    "cost": "the price of a model",
     "batch_cost": "the price of a model",
     "batch": "batch inference",
     "sft": "fine-tuning",
@@ -80,17 +77,6 @@ AGREED: Mapping[str, object] = {
     "provider_tools": [],
 }
 """Values of such keys that ask for what is done anyway."""
-
-FUTURE_TYPES = frozenset(
-    {
-        "aws_bedrock",
-        "aws_sagemaker",
-        "gcp_vertex_anthropic",
-        "gcp_vertex_gemini",
-        "google_ai_studio_gemini",
-    }
-)
-"""Provider types of TensorZero without a row here; their prefixes stay reserved."""
 
 _LIST_LIMIT = 12
 """More choices than this are not listed; the nearest one is suggested instead."""

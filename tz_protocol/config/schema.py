@@ -17,10 +17,15 @@ __all__ = [
     "CorsTable",
     "EmbeddingModelTable",
     "GatewayTable",
+    "HedgeBudgetTable",
     "LimitsTable",
     "ModelTable",
+    "PolicyTable",
+    "ProviderRetriesTable",
     "ProviderTable",
     "ProviderTypeTable",
+    "RetriesTable",
+    "RetryBudgetTable",
     "ServerTimeoutsTable",
     "Table",
     "TimeoutsTable",
@@ -68,8 +73,12 @@ def refused_table(subject: str) -> Any:
 
 Ms = Annotated[float, Field(gt=0, le=YEAR * 1000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR, allow_inf_nan=False)]
+MsOrZero = Annotated[float, Field(ge=0, le=YEAR * 1000, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
 CountOrZero = Annotated[int, Field(ge=0, le=2**53)]
+OnUnsupported = Literal["error", "warn", "drop"]
+"""What becomes of a parameter that a provider cannot be told."""
 Location = Any
 """A credential's location: a string or a table; ``credentials.py`` reads it."""
 
@@ -102,6 +111,82 @@ class TimeoutsTable(Table):
     stream_total_s: Seconds | None = None
     non_streaming: NonStreamingTable = NonStreamingTable()
     streaming: StreamingTable = StreamingTable()
+
+
+class ProviderRetriesTable(Table):
+    """``retries`` of a provider: how often it may be tried again."""
+
+    count: Annotated[int, Field(ge=0, le=100)] | None = None
+    num_retries: Annotated[int, Field(ge=0, le=100)] | None = None
+    """TensorZero's word for ``count``."""
+
+
+class RetriesTable(ProviderRetriesTable):
+    """``retries`` of the gateway or of a model: further rounds, and pauses."""
+
+    base_ms: Ms | None = None
+    base_s: Seconds | None = None
+    cap_ms: Ms | None = None
+    cap_s: Seconds | None = None
+    max_delay_s: Seconds | None = None
+    """TensorZero's word for ``cap_s``."""
+    retry_after_cap_ms: MsOrZero | None = None
+    retry_after_cap_s: SecondsOrZero | None = None
+    within_ms: MsOrZero | None = None
+    within_s: SecondsOrZero | None = None
+
+
+class BreakerTable(Table):
+    """``breaker`` of the gateway, of a model or of a provider."""
+
+    enabled: bool | None = None
+    failures: Count | None = None
+    failures_alone: Count | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    volume: Count | None = None
+    window_ms: Ms | None = None
+    window_s: Seconds | None = None
+    rest_ms: Ms | None = None
+    rest_s: Seconds | None = None
+    rest_max_ms: Ms | None = None
+    rest_max_s: Seconds | None = None
+    ramp_ms: MsOrZero | None = None
+    ramp_s: SecondsOrZero | None = None
+    cooldown_max_ms: MsOrZero | None = None
+    cooldown_max_s: SecondsOrZero | None = None
+    demotion_ms: MsOrZero | None = None
+    demotion_s: SecondsOrZero | None = None
+
+
+class PolicyTable(Table):
+    """What the gateway and each model may set of retries, hedging and streams."""
+
+    retries: RetriesTable = RetriesTable()
+    breaker: BreakerTable = BreakerTable()
+    hedge_after_ms: MsOrZero | None = None
+    """0: never."""
+    hedge_after_s: SecondsOrZero | None = None
+    hold_events: Annotated[int, Field(ge=0, le=1_000)] | None = None
+    hold_ms: MsOrZero | None = None
+    hold_s: SecondsOrZero | None = None
+    on_malformed_event: Literal["skip", "error"] | None = None
+    ping_after_ms: MsOrZero | None = None
+    """0: never."""
+    ping_after_s: SecondsOrZero | None = None
+
+
+class RetryBudgetTable(Table):
+    """``[gateway.retry_budget]``: how many exchanges may retry at one time."""
+
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    minimum: CountOrZero | None = None
+
+
+class HedgeBudgetTable(Table):
+    """``[gateway.hedge_budget]``: how many further requests hedging may cause."""
+
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    burst: Count | None = None
 
 
 class ServerTimeoutsTable(Table):
@@ -152,7 +237,7 @@ class CorsTable(Table):
 
 
 class AuthCacheTable(Table):
-    """TensorZero's cache of keys; there is nothing to cache while there is no store."""
+    """TensorZero's cache of keys; here every key is at hand."""
 
     enabled: bool = True
     ttl_ms: Ms | None = None
@@ -161,7 +246,13 @@ class AuthCacheTable(Table):
 class AuthenticationTable(Table):
     """``[gateway.authentication]``; TensorZero calls it ``auth``."""
 
-    enabled: Annotated[bool, unsupported("authentication by API keys")] | None = None
+    enabled: bool | None = None
+    """None: on where there are keys, or where other machines can reach the gateway."""
+    on_unavailable: Literal["cached", "deny"] = "cached"
+    cached_for_ms: Ms | None = None
+    cached_for_s: Seconds | None = None
+    redis_credentials: list[Location] = []
+    """Locations that models from Redis may name, wherever they send them."""
     cache: AuthCacheTable = AuthCacheTable()
 
 
@@ -229,15 +320,18 @@ class MetricsTable(Table):
     tensorzero_inference_latency_overhead_seconds_buckets: list[float] = []
 
 
-class GatewayTable(Table):
+class GatewayTable(PolicyTable):
     """``[gateway]``: our keys, the reference's and TensorZero's."""
 
     bind_address: str | None = None
     base_path: str = ""
     debug: bool = False
     half_close: Literal["abort", "answer"] = "abort"
+    on_unsupported_param: OnUnsupported | None = None
     limits: LimitsTable = LimitsTable()
     timeouts: TimeoutsTable = TimeoutsTable()
+    retry_budget: RetryBudgetTable = RetryBudgetTable()
+    hedge_budget: HedgeBudgetTable = HedgeBudgetTable()
     server_timeouts: ServerTimeoutsTable = ServerTimeoutsTable()
     cors: CorsTable = CorsTable()
     authentication: AuthenticationTable | None = None
@@ -260,23 +354,27 @@ class GatewayTable(Table):
     unstable_disable_feedback_target_validation: bool = False
 
 
-class ModelTable(Table):
+class ModelTable(PolicyTable):
     """``[models.NAME]``; what is in ``providers`` is checked by its provider's row."""
 
     routing: list[str]
     endpoints: list[str] = ["chat"]
     providers: dict[str, dict[str, Any]] = {}
     timeouts: TimeoutsTable = TimeoutsTable()
+    fallback_models: list[str] = []
+    context_tokens: Count | None = None
     skip_relay: bool = False
     """Harmless: there is no relay to skip."""
 
 
-class EmbeddingModelTable(Table):
+class EmbeddingModelTable(PolicyTable):
     """``[embedding_models.NAME]``: a model with the one capability."""
 
     routing: list[str]
     providers: dict[str, dict[str, Any]] = {}
     timeouts: TimeoutsTable = TimeoutsTable()
+    fallback_models: list[str] = []
+    context_tokens: Count | None = None
     timeout_ms: Ms | None = None
     timeout_s: Seconds | None = None
 
@@ -309,11 +407,20 @@ class ProviderTable(BaseModel):
     api_base: str | None = None
     endpoint: str | None = None
     api_key_location: Location = None
+    credential_location: Location = None
+    """TensorZero's name for it at Google's."""
+    on_unsupported_param: OnUnsupported | None = None
     extra_body: list[ExtraBodyItem] = []
     extra_headers: list[ExtraHeaderItem] = []
     timeouts: TimeoutsTable = TimeoutsTable()
     timeout_ms: Ms | None = None
     timeout_s: Seconds | None = None
+    weight: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+    retries: ProviderRetriesTable = ProviderRetriesTable()
+    breaker: BreakerTable = BreakerTable()
+    context_tokens: Count | None = None
+    cost: Any = None
+    """``prices.py`` reads it."""
     verify: bool = True
     ca_file: str | None = None
     discard_unknown_chunks: Annotated[
@@ -328,5 +435,6 @@ class ProviderTypeTable(Table):
         """Where the keys of this type are, unless a table says otherwise."""
 
         api_key_location: Location = None
+        credential_location: Location = None
 
     defaults: Defaults = Defaults()

@@ -1,16 +1,18 @@
 """One try at one candidate, up to the commit boundary.
 
-The one rule: until :func:`attempt` returns, nothing has reached the caller, so every
-failure is invisible and the next candidate may be tried. Lifecycle frames that come
-before the first content are held.
+The one rule: until :func:`attempt` returns, nothing of the answer has reached the
+caller, so every failure is invisible and the next candidate may be tried. Lifecycle
+frames that come before the first content are held, and as much content as the policy
+says. Which candidate is tried, and what follows, is ``trying``'s business.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tz_protocol.dialects.base import Decoder, Response
+from tz_protocol.dialects.base import Losses, Response
 from tz_protocol.errors import (
     InvalidRequest,
     OperationTimeout,
@@ -18,6 +20,8 @@ from tz_protocol.errors import (
     UpstreamGarbled,
     UpstreamTimeout,
 )
+from tz_protocol.flows.openstream import OpenStream
+from tz_protocol.flows.proof import prove
 from tz_protocol.flows.upstream import (
     Call,
     UpstreamResponse,
@@ -28,16 +32,19 @@ from tz_protocol.flows.upstream import (
 from tz_protocol.operations import Flow
 from tz_protocol.records.record import AttemptRecord, Stage
 from tz_protocol.routing.candidates import Candidate, key_of
+from tz_protocol.routing.options import policy_of
+from tz_protocol.routing.plan import Try
 from tz_protocol.routing.verdict import code_of
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
+from tz_protocol.types.policy import StreamPolicy
 from tz_protocol.types.request import ParsedRequest, Target
-from tz_protocol.types.settings import Timeouts
+from tz_protocol.types.settings import GatewaySettings, Timeouts
 from tz_protocol.types.stream import StreamDone, StreamEvent, StreamFailed, StreamPart
 
 if TYPE_CHECKING:
     from tz_protocol.flows.exchange import Exchange
 
-__all__ = ["Answered", "OpenStream", "attempt"]
+__all__ = ["Answered", "attempt", "headers_of", "placed", "target_of", "timeouts_of"]
 
 ERROR_BODY_LIMIT = 65_536
 """Bytes of a provider's error body that are read; vendors' own stay under 10 KiB."""
@@ -46,40 +53,47 @@ _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-
 """OpenAI's and most others', Anthropic's, AWS's, Azure's."""
 
 HELD_PARTS_LIMIT = 1_000
-"""Parts without content before the first content; real streams have one or two."""
-
-
-@dataclass(slots=True)
-class OpenStream:
-    """A stream that has been opened; its first content is among ``events``."""
-
-    response: UpstreamResponse
-    decoder: Decoder
-    events: list[StreamEvent]
-    """Everything decoded so far, in order."""
+"""Parts that are held: before the first content real streams have one or two."""
 
 
 @dataclass(slots=True)
 class Answered:
-    """A candidate has answered: the exchange is committed to it."""
+    """A candidate has answered; the exchange may be committed to it."""
 
-    candidate: Candidate
+    step: Try[Candidate]
     record: AttemptRecord
     response: Response | None
     """The whole, decoded answer; None for a stream."""
     stream: OpenStream | None
     timeouts: Timeouts
-    started: float
-    """On the driver's clock."""
+    policy: StreamPolicy
+    dropped: Losses
+    sent: bytes = b""
+    """The body of the request that it answered."""
+    received: bytes = b""
+    """The body of its whole answer."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """Who answered."""
+        return self.step.option.candidate
+
+    def close(self) -> None:
+        """Break off what was not read whole."""
+        if self.stream is not None:
+            self.stream.response.close()
 
 
-def attempt(exchange: Exchange, candidate: Candidate) -> Flow[Answered]:
-    """Try *candidate* once.
+def attempt(
+    exchange: Exchange, step: Try[Candidate], *, is_hedge: bool = False
+) -> Flow[Answered]:
+    """Try the candidate of *step* once; next, tell the plan what came of it.
 
     Raises:
         UpstreamError: It failed; the record says how, nothing is left open.
         InvalidRequest: The request cannot be expressed in its dialect.
     """
+    candidate = step.option.candidate
     context = exchange.gateway.context
     started = context.now
     record = AttemptRecord(
@@ -88,10 +102,11 @@ def attempt(exchange: Exchange, candidate: Candidate) -> Flow[Answered]:
         model=candidate.model.name,
         upstream_model=candidate.settings.model,
         started=started - exchange.record.started,
+        is_hedge=is_hedge,
     )
     exchange.record.attempts.append(record)
     try:
-        return (yield from _attempt(exchange, candidate, record, started))
+        return (yield from _attempt(exchange, step, record, started))
     except UpstreamError as error:
         record.error = code_of(error)
         raise
@@ -107,45 +122,47 @@ def attempt(exchange: Exchange, candidate: Candidate) -> Flow[Answered]:
 
 
 def _attempt(
-    exchange: Exchange, candidate: Candidate, record: AttemptRecord, started: float
+    exchange: Exchange, step: Try[Candidate], record: AttemptRecord, started: float
 ) -> Flow[Answered]:
-    parsed = exchange.parsed
-    timeouts = _timeouts(exchange, candidate)
+    parsed, candidate = exchange.parsed, step.option.candidate
+    dialect = candidate.dialect
+    make_decoder = dialect.stream_decoder
+    if exchange.is_relayed and make_decoder is None:
+        message = "the provider's format has no streams"
+        raise InvalidRequest(message, param="stream")
+    timeouts = timeouts_of(candidate, exchange.settings)
     total = min(exchange.deadline, started + _total(parsed, timeouts))
     first = min(total, started + timeouts.first_content)
-    request, dropped = candidate.dialect.render_request(parsed, target_of(candidate))
+    request, dropped = dialect.render_request(parsed, target_of(candidate))
     exchange.record.stage = Stage.OPEN
     response = yield from _open(exchange, candidate, request, timeouts, first, total)
     record.is_reused = response.is_reused
     record.status = status = response.head.status
     record.request_id = _request_id(response.head)
-    now = exchange.gateway.context.now
-    record.head = now - exchange.record.started
+    context = exchange.gateway.context
+    record.head = context.now - exchange.record.started
     try:
         if not 200 <= status < 300:
             yield from _refused(candidate, response, first)
         exchange.record.stage = Stage.FIRST_CONTENT
-        answered = Answered(candidate, record, None, None, timeouts, started)
-        if exchange.is_relayed:
-            phase = "total" if first >= total else "first_content"
-            decoder = candidate.dialect.stream_decoder
-            if decoder is None:
-                message = "the provider's format has no streams"
-                raise InvalidRequest(message, param="stream")
-            stream = OpenStream(response, decoder(response.head), [])
-            yield from _first_content(stream, first, phase)
+        policy = policy_of(candidate.model, exchange.snapshot).stream
+        answered = Answered(step, record, None, None, timeouts, policy, dropped)
+        answered.sent = request.body
+        if exchange.is_relayed and make_decoder is not None:
+            decoder = make_decoder(response.head)
+            stream = OpenStream(response, decoder, context, policy.on_malformed_event)
             answered.stream = stream
-            record.first_content = exchange.seconds()
+            yield from _hold(answered, first, total, exchange)
         else:
             limit = exchange.gateway.snapshot.gateway.limits.response_bytes
             body = yield from read_all(response, total, "total", limit)
-            answered.response = candidate.dialect.parse_response(response.head, body)
+            answered.response = dialect.parse_response(response.head, body)
+            answered.received = body
             record.first_content = record.ended = exchange.seconds()
             response.close()
     except BaseException:
         response.close()
         raise
-    exchange.record.dropped = dropped
     return answered
 
 
@@ -157,12 +174,9 @@ def _request_id(head: ResponseHead) -> str | None:
     return None
 
 
-def _timeouts(exchange: Exchange, candidate: Candidate) -> Timeouts:
-    return (
-        candidate.settings.timeouts
-        or candidate.model.timeouts
-        or exchange.settings.timeouts
-    )
+def timeouts_of(candidate: Candidate, settings: GatewaySettings) -> Timeouts:
+    """Return the deadlines of an attempt at *candidate*."""
+    return candidate.settings.timeouts or candidate.model.timeouts or settings.timeouts
 
 
 def _total(parsed: ParsedRequest, timeouts: Timeouts) -> float:
@@ -178,6 +192,7 @@ def target_of(candidate: Candidate) -> Target:
         options=settings.options,
         renames=dict(deviations.renames),
         unsupported=deviations.unsupported,
+        implied=dict(deviations.implied),
         extra_body=settings.extra_body,
     )
 
@@ -193,6 +208,7 @@ def _open(
     gateway = exchange.gateway
     settings, provider = candidate.settings, candidate.provider
     key = key_of(candidate, exchange.parsed)
+    connect = min(first, gateway.context.now + timeouts.connect)
     if provider.responder is not None:
         try:
             reply = yield from provider.responder(
@@ -201,22 +217,31 @@ def _open(
         except OperationTimeout:
             raise UpstreamTimeout("first_content") from None
         return open_reply(reply)
+    request = placed(candidate, request)
+    proof = yield from prove(gateway, candidate, request, key, connect)
     call = Call(
-        request=_placed(candidate, request),
-        headers=_headers(exchange, candidate, request),
+        request=request,
+        headers=headers_of(
+            candidate,
+            request,
+            proof.headers,
+            user_agent=gateway.user_agent,
+            trace=exchange.trace_headers,
+        ),
         settings=settings,
-        connect_deadline=min(first, gateway.context.now + timeouts.connect),
+        connect_deadline=connect,
         head_deadline=first,
         total_deadline=total,
     )
-    return (
-        yield from open_upstream(
-            call, gateway.pool, gateway.context, exchange.settings.limits
-        )
+    response = yield from open_upstream(
+        call, gateway.pool, gateway.context, exchange.settings.limits
     )
+    if response.head.status == 401:
+        proof.refused()
+    return response
 
 
-def _placed(candidate: Candidate, request: HttpRequest) -> HttpRequest:
+def placed(candidate: Candidate, request: HttpRequest) -> HttpRequest:
     """Return the request with the path that this vendor uses for it."""
     path = candidate.provider.paths.get(request.path)
     if path is None:
@@ -232,18 +257,32 @@ def _placed(candidate: Candidate, request: HttpRequest) -> HttpRequest:
     )
 
 
-def _headers(exchange: Exchange, candidate: Candidate, request: HttpRequest) -> Headers:
-    """Return everything that goes upstream: built from scratch, nothing forwarded but
-    the trace context."""
+def headers_of(
+    candidate: Candidate,
+    request: HttpRequest,
+    authorization: Headers,
+    *,
+    user_agent: str,
+    trace: Headers = (),
+) -> Headers:
+    """Return everything that goes upstream but Host and framing.
+
+    Built from scratch: nothing of the caller's is forwarded but the trace context.
+
+    Args:
+        candidate: Whom the request is for.
+        request: What its dialect rendered.
+        authorization: What proves who asks; see ``proof.prove``.
+        user_agent: Of this gateway.
+        trace: The caller's trace context.
+    """
     settings = candidate.settings
-    key = key_of(candidate, exchange.parsed)
-    wall = exchange.gateway.wall_clock()
     headers = (
         *request.headers,
         ("accept-encoding", "identity"),
-        ("user-agent", exchange.gateway.user_agent),
-        *candidate.provider.authorize(request, key, wall),
-        *exchange.trace_headers,
+        ("user-agent", user_agent),
+        *authorization,
+        *trace,
     )
     if settings.extra_headers:
         names = {name for name, _ in settings.extra_headers}
@@ -273,27 +312,55 @@ def _refused(
     raise candidate.dialect.parse_error(response.head, body)
 
 
-def _first_content(stream: OpenStream, deadline: float, phase: str) -> Flow[None]:
-    """Read until there is content, or the stream ended without any."""
-    decoder, events = stream.decoder, stream.events
+def _hold(
+    answered: Answered, first: float, total: float, exchange: Exchange
+) -> Flow[None]:
+    """Read until there is content, and then as long as the policy holds it back.
+
+    Args:
+        answered: Its stream is read; its events are kept there.
+        first: When there must be content.
+        total: When the attempt must be over.
+        exchange: For the clock.
+    """
+    stream, policy = answered.stream, answered.policy
+    if stream is None:
+        return
+    held, limit = stream.events, policy.hold_events
+    if policy.hold and not limit:
+        limit = HELD_PARTS_LIMIT
+    count, until = 0, math.inf
+    deadline, phase = first, "total" if first >= total else "first_content"
+    context = exchange.gateway.context
     while True:
-        data = yield from stream.response.read(deadline, phase)
-        if data:
-            decoder.receive_data(data)
-        else:
-            decoder.receive_eof()
-        is_open = True
-        while (event := decoder.next_event()) is not None:
-            events.append(event)
-            if type(event) is StreamPart:
-                is_open = is_open and not event.has_content
-            elif type(event) is StreamFailed and is_open:
-                raise event.error
-        if not is_open or not data or _is_done(events):
+        events = yield from stream.receive(deadline, phase)
+        now = context.now
+        count += _content_of(events)
+        if events and type(end := events[-1]) is StreamFailed:
+            if now >= until and isinstance(end.error, UpstreamTimeout):
+                return  # not the provider's time was over, but ours to hold
+            if now < until and count <= limit:
+                raise end.error
+        held += events
+        if count and answered.record.first_content is None:
+            answered.record.first_content = exchange.seconds()
+            until = now + policy.hold if policy.hold else math.inf
+        if count > limit or now >= until or stream.is_finished or _is_over(held):
             return
-        if len(events) > HELD_PARTS_LIMIT:
+        if len(held) > HELD_PARTS_LIMIT + limit:
+            if count:
+                return
             raise UpstreamGarbled("the provider's stream has no content")
+        if count:
+            deadline, phase = min(total, now + answered.timeouts.idle), "idle"
+            if deadline >= total:
+                phase = "total"
+            deadline = min(deadline, until)
 
 
-def _is_done(events: list[StreamEvent]) -> bool:
-    return bool(events) and type(events[-1]) is StreamDone
+def _content_of(events: list[StreamEvent]) -> int:
+    return sum(type(event) is StreamPart and event.has_content for event in events)
+
+
+def _is_over(events: list[StreamEvent]) -> bool:
+    return bool(events) and type(events[-1]) in (StreamDone, StreamFailed)

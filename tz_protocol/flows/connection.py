@@ -37,7 +37,7 @@ from tz_protocol.flows.clientstream import (
 )
 from tz_protocol.machine import ClientGone, Context, Drain, Event, Shutdown
 from tz_protocol.notices import LogLine
-from tz_protocol.operations import Flow, Handle, Handler, Read, SendHead
+from tz_protocol.operations import All, Flow, Handle, Handler, Race, Read, SendHead
 from tz_protocol.types.http import RequestHead, ResponseHead
 
 __all__ = ["Connection", "ConnectionSettings", "RenderError", "describe_bug"]
@@ -235,7 +235,10 @@ class Connection:
                     operation = send(value)
                 else:
                     raised, error = error, None
-                    operation = throw(raised)
+                    try:
+                        operation = throw(raised)
+                    finally:
+                        del raised  # its traceback holds this frame: a cycle
             except StopIteration:
                 return
             if self._pending is not None:
@@ -252,9 +255,54 @@ class Connection:
                 elif self._gone is not None:
                     gone, self._gone = self._gone, None
                     error = Interrupted(gone)
+                elif isinstance(operation, (Race, All)):
+                    value = yield self._with_arms(operation)
                 else:
                     value = yield operation
             except BaseException as thrown:  # the handler's, whatever it is
+                error = thrown
+
+    def _with_arms(self, operation: Race | All) -> Race | All:
+        """Return *operation* with arms that may ask for what a handler may."""
+        arms = tuple(self._interpret_arm(flow) for flow in operation.flows)
+        return type(operation)(operation.deadline, arms)
+
+    def _interpret_arm(self, flow: Flow[Any]) -> Flow[Any]:
+        """Step one arm of a handler's race; one arm at a time may send.
+
+        An event that had to wait for the arm's write ends the arm when that is done,
+        and with it the race: then :meth:`_interpret` tells the handler.
+        """
+        stream = self._stream
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                if error is None:
+                    operation = flow.send(value)
+                else:
+                    raised, error = error, None
+                    try:
+                        operation = flow.throw(raised)
+                    finally:
+                        del raised  # its traceback holds this frame: a cycle
+            except StopIteration as stop:
+                return stop.value
+            perform = PERFORM.get(type(operation))
+            try:
+                if perform is not None:
+                    value = yield from perform(stream, operation)
+                    if self._pending is not None:
+                        flow.close()
+                        return None
+                elif isinstance(operation, SendHead):
+                    stream.send_head(operation.head)
+                    value = None
+                elif isinstance(operation, (Race, All)):
+                    value = yield self._with_arms(operation)
+                else:
+                    value = yield operation
+            except BaseException as thrown:  # the arm's, whatever it is
                 error = thrown
 
     def _finish(self, head: RequestHead) -> Flow[bool]:

@@ -3,14 +3,16 @@
     convert -> resolve -> require capability -> route -> call -> render
 
 The one rule: this module is the sequence and nothing else. Conversions are the
-dialects', choices are ``routing``'s, bytes are ``upstream``'s. Every path, bugs and
-cancellation included, settles the record exactly once, without yielding.
+dialects', choices are ``routing``'s, attempts are ``trying``'s, bytes ``upstream``'s.
+Every path, bugs and cancellation included, settles the record exactly once, without
+yielding.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tz_protocol.dialects.base import Encoder
 from tz_protocol.endpoints import Endpoint
 from tz_protocol.errors import (
     Cancelled,
@@ -22,16 +24,28 @@ from tz_protocol.errors import (
     InvalidRequest,
     Overloaded,
     TooLarge,
-    UpstreamError,
 )
-from tz_protocol.flows.attempt import Answered, attempt
-from tz_protocol.flows.relay import relay
+from tz_protocol.flows.attempt import Answered
+from tz_protocol.flows.identity import (
+    attribute,
+    identify,
+    reserve,
+    resolve_for,
+    settle,
+)
+from tz_protocol.flows.pinging import Pinger, can_ping
+from tz_protocol.flows.relay import fail, relay
+from tz_protocol.flows.trying import first_answer, make_plan
 from tz_protocol.machine import ClientGone, Shutdown
 from tz_protocol.operations import AbortBody, Flow, ReceiveBody, SendBody, SendHead
 from tz_protocol.records.record import Outcome, Record, Stage
-from tz_protocol.routing.candidates import candidates, eligible, require, resolve
-from tz_protocol.routing.verdict import told
+from tz_protocol.routing.candidates import Candidate, require
+from tz_protocol.routing.limits import Lease
+from tz_protocol.routing.options import policy_of
+from tz_protocol.routing.plan import Plan
 from tz_protocol.types.http import Headers, RequestHead, ResponseHead
+from tz_protocol.types.keys import Principal
+from tz_protocol.types.prices import Price
 from tz_protocol.types.request import Identity, ParsedRequest
 from tz_protocol.types.settings import Model
 
@@ -57,13 +71,20 @@ class Exchange:
     __slots__ = (
         "_held",
         "_is_admitted",
-        "_is_committed",
+        "_pinger",
+        "_plan",
+        "answered",
         "deadline",
         "endpoint",
         "gateway",
         "head",
+        "is_begun",
         "is_relayed",
+        "lease",
         "parsed",
+        "ping_after",
+        "prices",
+        "principal",
         "record",
         "response_headers",
         "settings",
@@ -89,9 +110,21 @@ class Exchange:
         self.trace_headers: Headers = tuple(
             pair for pair in head.headers if pair[0] in _TRACE_HEADERS
         )
+        self.principal: Principal | None = None
+        """Who calls; None while unknown, or if authentication is off."""
+        self.lease: Lease | None = None
+        """What the exchange holds of its key's limits, if that has any."""
+        self.prices: tuple[Price, ...] | None = None
+        """Of the provider that answered."""
         self.parsed = ParsedRequest(model="")
         self.is_relayed = False
         """True if the answer goes out piece by piece."""
+        self.is_begun = False
+        """True once the head is on its way: the status cannot change any more."""
+        self.answered: Answered | None = None
+        """Who answered; its stream is closed with the exchange."""
+        self.ping_after: float | None = None
+        """Seconds after which a client that waits is sent a comment; None: never."""
         self.deadline = now + max(
             self.settings.timeouts.total, self.settings.timeouts.stream_total
         )
@@ -106,7 +139,8 @@ class Exchange:
         )
         self._held = 0
         self._is_admitted = False
-        self._is_committed = False
+        self._plan: Plan[Candidate] | None = None
+        self._pinger: Pinger | None = None
 
     def seconds(self) -> float:
         """Return the seconds since the exchange began."""
@@ -121,7 +155,8 @@ class Exchange:
             except GatewayError as error:
                 yield from self._refuse(error)
             except Interrupted as interrupt:
-                yield from self._interrupted(interrupt)
+                if not (yield from self._interrupted(interrupt.event)):
+                    raise
         except ClientTimeout:
             self.conclude(Outcome.CLIENT_STALLED)
             raise
@@ -145,18 +180,19 @@ class Exchange:
     # -- the steps ----------------------------------------------------------------
 
     def _serve(self) -> Flow[None]:
-        gateway, record = self.gateway, self.record
+        record = self.record
         record.stage = Stage.AUTHENTICATE
-        gateway.authenticate(self.head)
+        identify(self)
         record.stage = Stage.BODY
         body = yield from self._receive_body()
         record.stage = Stage.CONVERT
-        self._convert(body)
+        self.convert(body)
         record.stage = Stage.RESOLVE
-        model = resolve(self.snapshot, self.parsed.model, gateway.providers)
+        model = resolve_for(self, self.parsed.model)
         record.stage = Stage.REQUIRE
         require(model, self.endpoint.capability)
         record.stage = Stage.ADMIT
+        reserve(self, model, body)
         yield from self._admit(model)
         record.stage = Stage.ROUTE
         answered = yield from self._route(model)
@@ -181,8 +217,12 @@ class Exchange:
         self.record.bytes_in = self._held
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _convert(self, body: bytes) -> None:
-        """Step 1: the caller's bytes become a neutral request."""
+    def convert(self, body: bytes) -> None:
+        """Step 1: the caller's bytes become a neutral request.
+
+        Raises:
+            GatewayError: They are none.
+        """
         dialect, record = self.endpoint.dialect, self.record
         self.parsed = parsed = dialect.parse_request(body, self.head)
         always = dialect.is_always_stream
@@ -193,44 +233,43 @@ class Exchange:
         record.is_dryrun = parsed.extensions.dryrun
         record.episode_id = parsed.extensions.episode_id or self.gateway.new_id()
 
-    def _admit(self, model: Model) -> Flow[None]:
+    def limit_time(self, model: Model) -> None:
+        """Set the deadline, now that it is known what is asked for."""
         timeouts = model.timeouts or self.settings.timeouts
         is_stream = self.parsed.is_stream
         total = timeouts.stream_total if is_stream else timeouts.total
         self.deadline = self.record.started + total
+
+    def _admit(self, model: Model) -> Flow[None]:
+        self.limit_time(model)
         limits, now = self.settings.limits, self.gateway.context.now
         wait = min(self.deadline, now + limits.queue_timeout)
         yield from self.gateway.admission.enter(wait)
         self._is_admitted = True
 
     def _route(self, model: Model) -> Flow[Answered]:
-        """Steps 4 and 5: try the eligible candidates in order until one answers."""
-        found = candidates(model, self.endpoint.capability, self.gateway.providers)
-        kept, dropped = eligible(found, self.parsed)
-        if not kept:
-            raise dropped[0].error
-        errors: list[UpstreamError] = []
-        refusal: InvalidRequest | None = None
-        for candidate in kept:
-            if self.gateway.context.now >= self.deadline:
-                break
-            try:
-                return (yield from attempt(self, candidate))
-            except UpstreamError as error:
-                errors.append(error)
-            except InvalidRequest as error:
-                refusal = error
-        if errors:
-            raise told(errors, tuple(self.record.attempts))
-        if refusal is not None:
-            raise refusal
-        raise DeadlineExceeded("The request's total time is over.")
+        """Steps 4 and 5: try the eligible candidates until one answers."""
+        self._plan = plan = make_plan(self, model)
+        trying = first_answer(self, plan)
+        after = policy_of(model, self.snapshot).stream.ping_after
+        if after is not None and self.parsed.is_stream:
+            encoder = self._encoder(model.name)
+            if can_ping(encoder):
+                self.ping_after = after
+                self._pinger = Pinger(self, after, encoder)
+                return (yield from self._pinger.run(trying))
+        return (yield from trying)
 
     def _commit(self, answered: Answered) -> None:
         record = self.record
         record.model = answered.candidate.model.name
         record.provider = answered.candidate.settings.name
+        self.prices = answered.candidate.settings.prices
+        attribute(self, answered.candidate.model)
         record.first_content = self.seconds()
+        record.dropped = answered.dropped
+        if answered.stream is None and self._plan is not None:
+            self._plan.completed(answered.step)
         self._release_body()
 
     def _render(self, answered: Answered) -> Flow[None]:
@@ -241,7 +280,7 @@ class Exchange:
             message = "an attempt answered with neither a response nor a stream"
             raise RuntimeError(message)
         head, body = self.endpoint.dialect.render_response(
-            self.parsed, response, self._identity(answered)
+            self.parsed, response, self._identity(answered.candidate.model.name)
         )
         record.usage = response.usage
         yield from self._send_whole(
@@ -251,34 +290,49 @@ class Exchange:
 
     def _relay(self, answered: Answered) -> Flow[None]:
         """Step 6 for streams: pieces as they come."""
-        encoder_of = self.endpoint.dialect.stream_encoder
-        if encoder_of is None or answered.stream is None:
-            raise InvalidRequest("This endpoint does not stream.", param="stream")
-        encoder = encoder_of(self.parsed, self._identity(answered))
+        plan, step = self._plan, answered.step
+        encoder = self._encoder(answered.candidate.model.name)
         try:
-            yield from relay(self, answered, encoder)
+            failure = yield from relay(self, answered, encoder)
         finally:
-            answered.stream.response.close()
+            answered.close()
             answered.record.ended = self.seconds()
+        if plan is None or self.record.outcome is Outcome.SHUTDOWN:
+            return
+        if failure is None:
+            plan.completed(step)
+        else:
+            plan.failed(step, failure, self.gateway.context.now)
+
+    def _encoder(self, model: str) -> Encoder:
+        encoder_of = self.endpoint.dialect.stream_encoder
+        if encoder_of is None:
+            raise InvalidRequest("This endpoint does not stream.", param="stream")
+        return encoder_of(self.parsed, self._identity(model))
 
     # -- answering ----------------------------------------------------------------
 
     def begin(self, status: int, headers: Headers) -> Flow[None]:
-        """Send the head of a relayed answer; its first bytes must follow at once."""
-        self._is_committed = True
+        """Send the head of a relayed answer; its first bytes must follow at once.
+
+        Does nothing if comments have gone out before the answer was there.
+        """
+        if self.is_begun:
+            return
+        self.is_begun = True
         self.record.status = status
         headers = (*headers, *self.response_headers)
-        yield from SendHead(self.deadline, ResponseHead(status, headers))
+        yield from SendHead(self.send_deadline(), ResponseHead(status, headers))
 
     def _send_whole(self, head: ResponseHead, body: bytes) -> Flow[None]:
-        self._is_committed = True
+        self.is_begun = True
         self.record.status = head.status
         headers = (
             *head.headers,
             ("content-length", str(len(body))),
             *self.response_headers,
         )
-        deadline = max(self.deadline, self.goodbye_deadline())
+        deadline = self.send_deadline()
         yield from SendHead(deadline, ResponseHead(head.status, headers))
         self.record.bytes_out = len(body)
         yield from SendBody(deadline, body, end=True)
@@ -288,9 +342,8 @@ class Exchange:
         record = self.record
         record.error = error.code or error.kind
         self._release_body()
-        if self._is_committed:
-            self.conclude(Outcome.PARTIAL)
-            yield from AbortBody(self.goodbye_deadline())
+        if self.is_begun:
+            yield from self._break_off(error)
             return
         debug = self.settings.debug
         head, body = self.endpoint.dialect.render_error(error, debug)
@@ -299,31 +352,49 @@ class Exchange:
             ResponseHead(head.status, (*head.headers, *self._attempt_facts())), body
         )
 
-    def _interrupted(self, interrupt: Interrupted) -> Flow[None]:
-        """Say goodbye if there is somebody to say it to."""
-        if not isinstance(interrupt.event, Shutdown):
-            raise interrupt
+    def _break_off(self, error: GatewayError) -> Flow[None]:
+        """Tell of *error* in what has begun, if only comments have gone out so far."""
+        pinger = self._pinger
+        if pinger is None or pinger.is_sending or self.record.stage is Stage.RELAY:
+            self.conclude(Outcome.PARTIAL)
+            yield from AbortBody(self.goodbye_deadline())
+            return
+        self.conclude(_OUTCOMES.get(type(error), Outcome.ERROR))
+        yield from fail(self, pinger.encoder, b"", error)
+
+    def _interrupted(self, event: object) -> Flow[bool]:
+        """Say goodbye; returns False if there is nobody to say it to."""
+        if not isinstance(event, Shutdown):
+            return False
         self.record.error = "gateway_shutdown"
         self.conclude(Outcome.SHUTDOWN)
-        if self._is_committed:
-            raise interrupt
+        if self.is_begun and self._pinger is None:
+            return False
         error = Overloaded(
             "The gateway is shutting down. Try again.",
             code="gateway_shutdown",
             retry_after=1.0,
         )
         yield from self._refuse(error)
+        return True
 
     def goodbye_deadline(self) -> float:
         """Return by when last words must have been read by the client."""
         return self.gateway.context.now + self.settings.server.goodbye
 
-    def _identity(self, answered: Answered) -> Identity:
+    def send_deadline(self) -> float:
+        """Return by when the client must have read what is sent to it now.
+
+        What comes at the last moment is no fault of the client's.
+        """
+        return max(self.deadline, self.goodbye_deadline())
+
+    def _identity(self, model: str) -> Identity:
         record = self.record
         return Identity(
             id=record.id,
             episode_id=record.episode_id or record.id,
-            model=answered.candidate.model.name,
+            model=model,
             created=int(record.started_at),
         )
 
@@ -362,9 +433,14 @@ class Exchange:
 
     def _settle(self) -> None:
         self._release_body()
+        if self.answered is not None:
+            self.answered.close()
+        if self._plan is not None:
+            self._plan.close()
         if self._is_admitted:
             self._is_admitted = False
             self.gateway.admission.leave()
+        settle(self)
         record = self.record
         self.conclude(Outcome.OK)
         if record.outcome is Outcome.OK:
@@ -375,6 +451,8 @@ class Exchange:
 
 def _header_safe(value: str) -> str:
     """Return *value* as a legal header value; names may hold any character."""
+    if value.isascii() and value.isprintable():
+        return value
     return "".join(c if " " <= c <= "~" else "?" for c in value)
 
 

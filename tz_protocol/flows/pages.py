@@ -1,11 +1,13 @@
 """The routes that call no provider: models, health, metrics.
 
 The one rule: a page is a pure function of the gateway's tables; it asks for nothing,
-so it answers however bad the world is. No page calls a model.
+so it answers however bad the world is. No page calls a model. What a caller may not
+use, no page shows it.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +17,28 @@ from tz_protocol import __version__
 from tz_protocol.dialects.parameters import TABLE, Handling
 from tz_protocol.errors import ModelNotFound
 from tz_protocol.providers.base import Provider
+from tz_protocol.routing.breaker import BreakerFacts, TargetKey
 from tz_protocol.routing.candidates import resolve
+from tz_protocol.routing.keys import model_for, models_of
+from tz_protocol.types.keys import Principal
 from tz_protocol.types.settings import Model
 
 if TYPE_CHECKING:
     from tz_protocol.gateway import Gateway
 
-__all__ = ["PAGES", "Page", "find_page"]
+__all__ = ["PAGES", "Page", "Shown", "find_page"]
 
-Page = Callable[["Gateway"], tuple[int, str, bytes]]
-"""-> (status, content type, body)."""
+Page = Callable[["Gateway", Principal | None], tuple[int, str, bytes]]
+"""-> (status, content type, body), for this caller; None: whoever it is."""
+
+
+class Shown(enum.Enum):
+    """To whom a page is shown while authentication is on; else to everybody."""
+
+    EVERYBODY = enum.auto()
+    THIS_MACHINE = enum.auto()
+    KEY_HOLDERS = enum.auto()
+
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -32,8 +46,9 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _encode = msgspec.json.Encoder().encode
 
 
-def status(gateway: Gateway) -> tuple[int, str, bytes]:
+def status(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
     """Return TensorZero's ``/status``: alive, which version, which configuration."""
+    del principal
     body = {
         "status": "ok",
         "version": __version__,
@@ -42,37 +57,59 @@ def status(gateway: Gateway) -> tuple[int, str, bytes]:
     return 200, _JSON, _encode(body)
 
 
-def health(gateway: Gateway) -> tuple[int, str, bytes]:
+def health(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
     """Return what works, part by part; 503 while the gateway takes no requests."""
+    del principal
     problems = gateway.problems()
     body: dict[str, Any] = {"gateway": "error" if problems else "ok"}
     if problems:
         body["problems"] = problems
+    targets = gateway.targets()
+    if targets:
+        body["targets"] = [_target(*target) for target in targets]
     return (503 if problems else 200), _JSON, _encode(body)
 
 
-def livez(gateway: Gateway) -> tuple[int, str, bytes]:
+def _target(target: TargetKey, facts: BreakerFacts) -> dict[str, Any]:
+    return {
+        "model": target.model,
+        "provider": target.provider,
+        "state": facts.state.value,
+        "failures": facts.failures,
+        "opened": facts.opened,
+        "ready_in": round(facts.ready_in, 3),
+        "last_error": facts.last_error,
+    }
+
+
+def livez(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
     """Return 200 as long as the process can answer at all."""
-    del gateway
+    del gateway, principal
     return 200, _TEXT, b"ok\n"
 
 
-def readyz(gateway: Gateway) -> tuple[int, str, bytes]:
+def readyz(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
     """Return 200 if requests may be sent here, else 503 and why."""
+    del principal
     problems = gateway.problems()
     if problems:
         return 503, _TEXT, ("not ready: " + "; ".join(problems) + "\n").encode()
     return 200, _TEXT, b"ready\n"
 
 
-def metrics(gateway: Gateway) -> tuple[int, str, bytes]:
+def metrics(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
     """Return Prometheus text."""
+    del principal
     return 200, _PROMETHEUS, gateway.metrics.render(gateway.gauges()).encode()
 
 
-def models(gateway: Gateway) -> tuple[int, str, bytes]:
-    """Return the configured models in OpenAI's list shape."""
-    rows = [_model(model) for model in gateway.snapshot.models.values()]
+def models(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
+    """Return the models that the caller may use, in OpenAI's list shape."""
+    snapshot = gateway.snapshot
+    found = list(snapshot.models.values())
+    if principal is not None:
+        found = models_of(principal, snapshot, gateway.keys.models, gateway.providers)
+    rows = [_model(model) for model in found]
     return 200, _JSON, _encode({"object": "list", "data": rows})
 
 
@@ -82,11 +119,16 @@ def model_page(name: str) -> Page:
     The page raises ``ModelNotFound`` if there is none.
     """
 
-    def page(gateway: Gateway) -> tuple[int, str, bytes]:
+    def page(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
+        snapshot, providers = gateway.snapshot, gateway.providers
         if not name:
             message = "The path ends where a model's name was expected."
             raise ModelNotFound(message, param="model")
-        model = resolve(gateway.snapshot, name, gateway.providers)
+        if principal is None:
+            model = resolve(snapshot, name, providers)
+        else:
+            dynamic = gateway.keys.models
+            model = model_for(principal, name, snapshot, dynamic, providers)
         return 200, _JSON, _encode(_model(model))
 
     return page
@@ -102,12 +144,15 @@ def _model(model: Model) -> dict[str, Any]:
     }
 
 
-def capabilities(gateway: Gateway) -> tuple[int, str, bytes]:
+def capabilities(
+    gateway: Gateway, principal: Principal | None
+) -> tuple[int, str, bytes]:
     """Return, for each type of provider, what it can do and what of a request it gets.
 
     A parameter that is not listed is ``other_parameters``. The answer is read from the
     tables by which requests are converted.
     """
+    del principal
     rows = [_abilities(provider) for provider in gateway.providers.values()]
     return 200, _JSON, _encode({"object": "list", "data": rows})
 
@@ -139,23 +184,23 @@ def _parameters(format_name: str, provider: Provider) -> dict[str, Any]:
     }
 
 
-PAGES: dict[str, tuple[Page, bool]] = {
-    "/status": (status, False),
-    "/health": (health, False),
-    "/livez": (livez, False),
-    "/readyz": (readyz, False),
-    "/metrics": (metrics, False),
-    "/v1/models": (models, True),
-    "/openai/v1/models": (models, True),
-    "/v1/capabilities": (capabilities, True),
+PAGES: dict[str, tuple[Page, Shown]] = {
+    "/status": (status, Shown.EVERYBODY),
+    "/health": (health, Shown.EVERYBODY),
+    "/livez": (livez, Shown.EVERYBODY),
+    "/readyz": (readyz, Shown.EVERYBODY),
+    "/metrics": (metrics, Shown.THIS_MACHINE),
+    "/v1/models": (models, Shown.KEY_HOLDERS),
+    "/openai/v1/models": (models, Shown.KEY_HOLDERS),
+    "/v1/capabilities": (capabilities, Shown.KEY_HOLDERS),
 }
-"""Path -> (page, whether a key is needed)."""
+"""Path -> (page, to whom it is shown)."""
 
 _MODEL_PREFIXES = ("/v1/models/", "/openai/v1/models/")
 
 
-def find_page(path: str, unquote: Callable[[str], str]) -> tuple[Page, bool] | None:
-    """Return the page at *path* and whether it needs a key; None if there is none.
+def find_page(path: str, unquote: Callable[[str], str]) -> tuple[Page, Shown] | None:
+    """Return the page at *path* and to whom it is shown; None if there is none.
 
     A model's name may hold slashes, as they are or percent-encoded.
     """
@@ -164,5 +209,5 @@ def find_page(path: str, unquote: Callable[[str], str]) -> tuple[Page, bool] | N
         return page
     for prefix in _MODEL_PREFIXES:
         if path.startswith(prefix):
-            return model_page(unquote(path.removeprefix(prefix))), True
+            return model_page(unquote(path.removeprefix(prefix))), Shown.KEY_HOLDERS
     return None

@@ -15,45 +15,53 @@ from tz_protocol.errors import (
     Interrupted,
     Overloaded,
     ProvidersExhausted,
-    UpstreamBroken,
     UpstreamError,
     UpstreamGarbled,
     UpstreamRefused,
     UpstreamTimeout,
 )
-from tz_protocol.flows.attempt import Answered, OpenStream
+from tz_protocol.flows.attempt import Answered
+from tz_protocol.flows.openstream import OpenStream
 from tz_protocol.machine import Shutdown
 from tz_protocol.operations import AbortBody, Flow, SendBody
-from tz_protocol.records.record import Outcome, Record, Stage
+from tz_protocol.records.record import Outcome, Stage
 from tz_protocol.routing.verdict import code_of
 from tz_protocol.types.stream import StreamDone, StreamEvent, StreamFailed, StreamPart
 
 if TYPE_CHECKING:
     from tz_protocol.flows.exchange import Exchange
 
-__all__ = ["relay"]
+__all__ = ["PING", "STREAM_HEADERS", "fail", "relay"]
 
-_STREAM_HEADERS = (
+STREAM_HEADERS = (
     ("cache-control", "no-cache"),
     # Without it nginx, as shipped, holds events back.
     ("x-accel-buffering", "no"),
 )
 
+PING = b": ping\n\n"
+"""A comment, which readers of server-sent events pass over (HTML, section 9.2.6)."""
 
 _Encoded = tuple[bytes, StreamDone | StreamFailed | None]
 
 
-def relay(exchange: Exchange, answered: Answered, encoder: Encoder) -> Flow[None]:
-    """Send the stream of *answered* to the client until it ends, however it does."""
+def relay(
+    exchange: Exchange, answered: Answered, encoder: Encoder
+) -> Flow[UpstreamError | None]:
+    """Send the stream of *answered* to the client until it ends, however it does.
+
+    Returns:
+        What broke the stream, so that the plan learns of it; None if it is complete.
+    """
     stream = answered.stream
     if stream is None:
-        return
+        return None
     record = exchange.record
     record.stage = Stage.RELAY
     events, stream.events = stream.events, []
-    first = _encoded(record, events, encoder)
+    first = _encoded(exchange, events, encoder)
     # Only now does the encoder know what it sends: see Encoder.content_type.
-    headers = (("content-type", encoder.content_type), *_STREAM_HEADERS)
+    headers = (("content-type", encoder.content_type), *STREAM_HEADERS)
     yield from exchange.begin(200, (*headers, *exchange.facts(answered)))
     try:
         failure = yield from _pump(exchange, answered, stream, encoder, first)
@@ -63,13 +71,12 @@ def relay(exchange: Exchange, answered: Answered, encoder: Encoder) -> Flow[None
             record.error = "gateway_shutdown"
             message = "The gateway is shutting down; the answer is not complete."
             goodbye = Overloaded(message, code="gateway_shutdown")
-            yield from _fail(exchange, encoder, b"", goodbye)
-            return
+            yield from fail(exchange, encoder, b"", goodbye)
+            return None
         raise
     if failure is not None:
-        answered.record.error = code_of(failure)
-        record.error = answered.record.error
         exchange.conclude(Outcome.PARTIAL)
+    return failure
 
 
 def _pump(
@@ -82,27 +89,57 @@ def _pump(
     """Relay until the end; returns what broke the stream, None if it is complete."""
     context, record = exchange.gateway.context, exchange.record
     total = exchange.deadline
-    idle = answered.timeouts.idle
     data, end = first
     while True:
         if end is not None:
             if isinstance(end, StreamFailed):
-                yield from _fail(exchange, encoder, data, _told(end.error))
+                record.error = answered.record.error = code_of(end.error)
+                yield from fail(exchange, encoder, data, _told(end.error))
                 return end.error
             data += encoder.finish(record.usage)
             record.bytes_out += len(data)
-            yield from SendBody(total, data, end=True)
+            yield from SendBody(exchange.send_deadline(), data, end=True)
             exchange.conclude(Outcome.OK)
             return None
         if data:
             record.bytes_out += len(data)
-            yield from SendBody(total, data)
-        events = yield from _next_events(stream, context.now, idle, total)
-        data, end = _encoded(record, events, encoder)
+            yield from SendBody(exchange.send_deadline(), data)
+        deadline, phase = context.now + answered.timeouts.idle, "idle"
+        if deadline >= total:
+            deadline, phase = total, "total"
+        if exchange.ping_after is None:
+            events = yield from stream.receive(deadline, phase)
+        else:
+            events = yield from _pinged(exchange, stream, deadline, phase)
+        data, end = _encoded(exchange, events, encoder)
 
 
-def _encoded(record: Record, events: list[StreamEvent], encoder: Encoder) -> _Encoded:
+def _pinged(
+    exchange: Exchange, stream: OpenStream, deadline: float, phase: str
+) -> Flow[list[StreamEvent]]:
+    """Receive, with a comment to the client whenever nothing came for a while."""
+    context = exchange.gateway.context
+    while True:
+        ping_at = context.now + (exchange.ping_after or 0.0)
+        if ping_at >= deadline or stream.is_finished:
+            return (yield from stream.receive(deadline, phase))
+        events = yield from stream.receive(ping_at, phase)
+        is_early = context.now < deadline and len(events) == 1
+        if not (is_early and _is_timeout(events[0])):
+            return events
+        exchange.record.bytes_out += len(PING)
+        yield from SendBody(exchange.send_deadline(), PING)
+
+
+def _is_timeout(event: StreamEvent) -> bool:
+    return type(event) is StreamFailed and isinstance(event.error, UpstreamTimeout)
+
+
+def _encoded(
+    exchange: Exchange, events: list[StreamEvent], encoder: Encoder
+) -> _Encoded:
     """Return the client's bytes for *events*, and the end if it is among them."""
+    record = exchange.record
     out: list[bytes] = []
     end: StreamDone | StreamFailed | None = None
     for event in events:
@@ -116,32 +153,6 @@ def _encoded(record: Record, events: list[StreamEvent], encoder: Encoder) -> _En
         else:
             record.skipped_events += 1
     return (out[0] if len(out) == 1 else b"".join(out)), end
-
-
-def _next_events(
-    stream: OpenStream, now: float, idle: float, total: float
-) -> Flow[list[StreamEvent]]:
-    """Read once and return what it decodes to, perhaps nothing; errors are events."""
-    deadline = now + idle
-    phase = "idle"
-    if deadline >= total:
-        deadline, phase = total, "total"
-    decoder = stream.decoder
-    try:
-        data = yield from stream.response.read(deadline, phase)
-    except UpstreamError as error:
-        return [StreamFailed(error)]
-    if data:
-        decoder.receive_data(data)
-    else:
-        decoder.receive_eof()
-    events = []
-    while (event := decoder.next_event()) is not None:
-        events.append(event)
-    if not data and not events:
-        # A decoder that says nothing at the end would make us read for ever.
-        events.append(StreamFailed(UpstreamBroken("cut")))
-    return events
 
 
 def _told(error: UpstreamError) -> GatewayError:
@@ -163,7 +174,7 @@ def _told(error: UpstreamError) -> GatewayError:
     return ProvidersExhausted(message, code="upstream_stream_interrupted")
 
 
-def _fail(
+def fail(
     exchange: Exchange, encoder: Encoder, data: bytes, error: GatewayError
 ) -> Flow[None]:
     """Send what there is and the in-band error, or break the body off."""

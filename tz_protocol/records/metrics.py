@@ -6,7 +6,7 @@ our own codes), so that no caller can make the process remember new ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tz_protocol.records.record import Outcome, Record
 
@@ -29,9 +29,24 @@ _HELP: dict[str, tuple[str, str]] = {
     "tz_usage_unknown_total": ("counter", "Answers whose usage is not known."),
     "tz_skipped_events_total": ("counter", "Stream events that were not understood."),
     "tz_http_bad_requests_total": ("counter", "Requests refused by the HTTP layer."),
-    "tz_provider_auth_failures_total": ("counter", "401 and 403 of providers."),
+    "tz_provider_faults_total": (
+        "counter",
+        "Failures of providers that the operator has to mend, by kind.",
+    ),
+    "tz_hedges_total": ("counter", "Attempts begun beside a slow one."),
+    "tz_exchanges_retrying": ("gauge", "Exchanges in a further round of tries."),
+    "tz_breaker_state": ("gauge", "0 closed, 1 half open, 2 open; by target."),
+    "tz_breaker_opened_total": ("counter", "Times a breaker opened, by target."),
     "tz_services_restarted_total": ("counter", "Restarts of long-lived flows."),
     "tz_config_reloads_total": ("counter", "Configuration reloads, by result."),
+    "tz_auth_total": ("counter", "Callers identified, by result."),
+    "tz_limited_total": ("counter", "Requests refused by a key's limits."),
+    "tz_redis_bad_values_total": ("counter", "Values in Redis that cannot be used."),
+    "tz_redis_failures_total": ("counter", "Redis operations that failed, by purpose."),
+    "tz_redis_reloads_total": ("counter", "Whole loads of keys and models."),
+    "tz_redis_up": ("gauge", "1 while the tables from Redis are current."),
+    "tz_redis_models": ("gauge", "Models from Redis."),
+    "tz_api_keys": ("gauge", "API keys from Redis."),
     "tz_connections": ("gauge", "Client connections open."),
     "tz_requests_in_flight": ("gauge", "Exchanges past admission."),
     "tz_requests_queued": ("gauge", "Exchanges waiting for admission."),
@@ -80,9 +95,16 @@ class Metrics:
             row[-2] += 1
         row[-1] += seconds
 
-    def settle(self, record: Record) -> None:
-        """Count one settled exchange."""
-        model = record.model or "none"
+    def settle(
+        self, record: Record, label: Callable[[str], str] = lambda model: model
+    ) -> None:
+        """Count one settled exchange.
+
+        Args:
+            record: Settled.
+            label: Makes a model's name one of a fixed set.
+        """
+        model = label(record.model) if record.model else "none"
         outcome = record.outcome or Outcome.CANCELLED
         self.add("tensorzero_requests_total", endpoint=record.endpoint, model=model)
         self.add(
@@ -95,13 +117,11 @@ class Metrics:
         for attempt in record.attempts:
             self.add(
                 "tz_attempts_total",
-                model=attempt.model,
+                model=label(attempt.model),
                 provider=attempt.provider,
                 result=attempt.error or "ok",
             )
             upstream += (attempt.ended or attempt.started) - attempt.started
-            if attempt.status in (401, 403):
-                self.add("tz_provider_auth_failures_total", provider=attempt.provider)
         duration = record.duration or 0.0
         self.observe("tz_exchange_seconds", duration, endpoint=record.endpoint)
         if record.first_content is not None:

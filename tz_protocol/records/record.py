@@ -7,6 +7,7 @@ log, the metrics and the store use.
 from __future__ import annotations
 
 import enum
+from decimal import Decimal
 
 import msgspec
 
@@ -69,6 +70,8 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
     ended: float | None = None
     is_reused: bool = False
     """True if a kept connection was used."""
+    is_hedge: bool = False
+    """True if it was begun beside a slow one."""
     request_id: str | None = None
     """The provider's own id of the request."""
 
@@ -114,3 +117,12 @@ class Record(msgspec.Struct, kw_only=True):
     bytes_out: int = 0
     tags: dict[str, str] = {}
     is_dryrun: bool = False
+    key_id: str | None = None
+    """Of the caller's API key; not a credential."""
+    project_id: str | None = None
+    """As the caller's key says of the model, never the caller itself; so are the next
+    two."""
+    endpoint_id: str | None = None
+    model_id: str | None = None
+    cost: Decimal | None = None
+    """In the currency of the prices; None if unknown."""

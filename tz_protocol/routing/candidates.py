@@ -13,6 +13,7 @@ import msgspec
 
 from tz_protocol.dialects.base import AnyDialect
 from tz_protocol.errors import CapabilityNotSupported, InvalidRequest, ModelNotFound
+from tz_protocol.types.keys import Principal
 from tz_protocol.types.request import ParsedRequest
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Model, ProviderSettings, Snapshot
@@ -20,9 +21,18 @@ from tz_protocol.types.settings import Model, ProviderSettings, Snapshot
 if TYPE_CHECKING:
     from tz_protocol.providers.base import Provider
 
-__all__ = ["Candidate", "Dropped", "candidates", "eligible", "require", "resolve"]
+__all__ = [
+    "NAME_PREFIXES",
+    "Candidate",
+    "Dropped",
+    "candidates",
+    "eligible",
+    "require",
+    "resolve",
+]
 
-_NAME_PREFIXES = ("tensorzero::model_name::", "tensorzero::embedding_model_name::")
+NAME_PREFIXES = ("tensorzero::model_name::", "tensorzero::embedding_model_name::")
+"""TensorZero's ways to say that what follows is a model's name."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -54,7 +64,7 @@ def resolve(snapshot: Snapshot, name: str, providers: Mapping[str, Provider]) ->
     model = snapshot.models.get(name)
     if model is not None:
         return model
-    for prefix in _NAME_PREFIXES:
+    for prefix in NAME_PREFIXES:
         if name.startswith(prefix):
             return resolve(snapshot, name.removeprefix(prefix), providers)
     if name.startswith("tensorzero::"):
@@ -118,7 +128,7 @@ def candidates(
     for name in model.routing:
         settings = model.providers[name]
         provider = providers[settings.type]
-        dialect = provider.dialects.get(capability)
+        dialect = provider.dialect_of(capability, settings.options)
         if dialect is not None:
             found.append(Candidate(model, settings, provider, dialect))
     if not found:
@@ -128,13 +138,22 @@ def candidates(
 
 
 def eligible(
-    found: list[Candidate], request: ParsedRequest
+    found: list[Candidate], request: ParsedRequest, principal: Principal | None = None
 ) -> tuple[list[Candidate], list[Dropped]]:
-    """Split candidates into those that may be opened for *request* and the others."""
+    """Split candidates into those that may be opened for *request* and the others.
+
+    Args:
+        found: In the order to try them.
+        request: The caller's.
+        principal: The caller; None: everybody may use everything. What its key does
+            not reach is in neither list: nothing may tell that it exists.
+    """
     kept: list[Candidate] = []
     dropped: list[Dropped] = []
     for candidate in found:
-        error = _obstacle(candidate, request)
+        if principal is not None and not principal.reaches(candidate.model.key):
+            continue
+        error = _obstacle(candidate, request, principal)
         if error is None:
             kept.append(candidate)
         else:
@@ -150,7 +169,31 @@ def key_of(candidate: Candidate, request: ParsedRequest) -> Secret | None:
     return credential.secret
 
 
-def _obstacle(candidate: Candidate, request: ParsedRequest) -> InvalidRequest | None:
+def _obstacle(
+    candidate: Candidate, request: ParsedRequest, principal: Principal | None
+) -> InvalidRequest | None:
+    if (
+        principal is not None
+        and principal.limits.has_budget
+        and candidate.settings.prices is None
+    ):
+        message = (
+            f"This API key has a budget and model `{candidate.model.name}` has no "
+            "price, so that its use cannot be counted. Add `cost` to its provider."
+        )
+        return InvalidRequest(
+            message,
+            param="model",
+            code="price_unknown",
+            status=403,
+            kind="permission_error",
+        )
+    if request.is_stream and candidate.dialect.stream_decoder is None:
+        message = (
+            f"Provider `{candidate.settings.name}` of model `{candidate.model.name}` "
+            "does not stream here."
+        )
+        return InvalidRequest(message, param="stream", code="stream_not_supported")
     credential = candidate.settings.credential
     if (
         credential.kind == "dynamic"

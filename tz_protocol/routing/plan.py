@@ -197,6 +197,11 @@ class Plan(Generic[T]):
     # -- deciding -----------------------------------------------------------------
 
     @property
+    def options(self) -> Sequence[Option[T]]:
+        """What may be tried, in order."""
+        return self._options
+
+    @property
     def budget(self) -> int:
         """An upper bound of the steps before giving up; every new step lowers it."""
         return self._rounds_left * (len(self._options) + 1) + len(self._queue)
@@ -365,6 +370,8 @@ class Plan(Generic[T]):
         if attempt.is_answered:
             return failure
         course = self._courses[attempt.index]
+        # Its traceback holds frames that hold this plan: a cycle, and a request's body.
+        error = error.with_traceback(None)
         if isinstance(error, InvalidRequest):
             self._refusal = error
         else:

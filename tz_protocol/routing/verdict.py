@@ -1,8 +1,10 @@
 """What the caller is told when every candidate failed.
 
-The one rule: one table, from the kind of failure to what is told. The failure that
-says most to the caller wins: a fault of the request before a full provider, that
-before a timeout, and all of them before a broken provider; among equals the last.
+The one rule: what is told depends on what the failure means (``classify``), never on
+the status alone. The failure that says most to the caller wins: a fault of the request
+before a full provider, that before a timeout, and all of them before a broken provider;
+among equals the last. What only one candidate cannot do counts for much if it was the
+first, whom the caller asked for, and else for nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from tz_protocol.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from tz_protocol.routing.classify import Kind, classify
 
 __all__ = ["code_of", "told"]
 
@@ -36,6 +39,7 @@ _BROKEN_CODES = {
     "cut": "upstream_stream_interrupted",
 }
 _CALLERS_FAULT = frozenset({400, 404, 409, 413, 415, 422})
+"""Statuses that are the caller's to see as they are."""
 _FULL = frozenset({429, 503, 529})
 
 
@@ -59,25 +63,38 @@ def told(errors: Sequence[UpstreamError], attempts: tuple[Any, ...]) -> GatewayE
         errors: At least one, in the order of the attempts.
         attempts: What a debugging caller may see of each.
     """
-    worst = max(enumerate(errors), key=lambda pair: (_weight(pair[1]), pair[0]))[1]
-    error = _tell(worst)
+    kinds = [classify(error).kind for error in errors]
+    worst = max(
+        range(len(errors)), key=lambda at: (_weight(errors[at], kinds[at], at), at)
+    )
+    error = _tell(errors[worst], kinds[worst])
     error.headers = (*error.headers, ("x-should-retry", "false"))
     error.attempts = attempts
     return error
 
 
-def _weight(error: UpstreamError) -> int:
-    if isinstance(error, UpstreamRefused):
-        if error.status in _CALLERS_FAULT:
-            return 3
-        if error.status in _FULL:
-            return 2
-    return 1 if isinstance(error, UpstreamTimeout) else 0
+_OF_REQUEST = frozenset({Kind.MALFORMED, Kind.CONTENT_POLICY})
+_OF_CANDIDATE = frozenset({Kind.CONTEXT_LENGTH, Kind.UNSUPPORTED, Kind.MISSING})
+_SLOW = frozenset({Kind.TIMEOUT, Kind.SLOW})
 
 
-def _tell(error: UpstreamError) -> GatewayError:
+def _weight(error: UpstreamError, kind: Kind, place: int) -> int:
+    if kind in _OF_REQUEST:
+        return 4
+    if kind in _OF_CANDIDATE:
+        return 0 if place else 3
+    if kind is Kind.RATE_LIMIT or _is_full(error):
+        return 3
+    return 2 if kind in _SLOW else 1
+
+
+def _is_full(error: UpstreamError) -> bool:
+    return isinstance(error, UpstreamRefused) and error.status in _FULL
+
+
+def _tell(error: UpstreamError, kind: Kind) -> GatewayError:
     if isinstance(error, UpstreamRefused):
-        return _tell_refused(error)
+        return _tell_refused(error, kind)
     if isinstance(error, UpstreamTimeout):
         message = f"The provider did not answer in time ({error.phase})."
         code = (
@@ -94,23 +111,31 @@ def _tell(error: UpstreamError) -> GatewayError:
     return ProvidersExhausted("The provider could not be reached.", code=code)
 
 
-def _tell_refused(error: UpstreamRefused) -> GatewayError:
+def _tell_refused(error: UpstreamRefused, kind: Kind) -> GatewayError:
     status = error.status
-    if status in (401, 403):
+    if kind is Kind.AUTH:
+        # Vendors quote the key, and it is not the caller's.
         message = "The provider refused the gateway's credentials."
         return ProvidersExhausted(message, code="upstream_auth_error")
-    if status == 404:
+    if status == 404 or (kind is Kind.MISSING and status in _CALLERS_FAULT):
         return ModelNotFound(error.message, param=error.param, code=error.code)
-    if status in _CALLERS_FAULT:
+    if kind in _DEFAULT_CODES or kind is Kind.MALFORMED:
         return InvalidRequest(
-            error.message, param=error.param, code=error.code, status=status
+            error.message,
+            param=error.param,
+            code=error.code or _DEFAULT_CODES.get(kind),
+            status=status if status in _CALLERS_FAULT or status == 451 else 400,
         )
-    if status == 429:
+    if kind is Kind.RATE_LIMIT or status == 429:
         return RateLimited(
             error.message,
             code=error.code,
             kind=error.kind,
             retry_after=error.retry_after,
+        )
+    if status in _CALLERS_FAULT:
+        return InvalidRequest(
+            error.message, param=error.param, code=error.code, status=status
         )
     if status in _FULL:
         return Overloaded(
@@ -119,7 +144,15 @@ def _tell_refused(error: UpstreamRefused) -> GatewayError:
             status=status,
             retry_after=error.retry_after,
         )
-    if status in (408, 504):
+    if kind is Kind.SLOW:
         return DeadlineExceeded(error.message, code="upstream_timeout")
     code = error.code or "upstream_error"
     return ProvidersExhausted(error.message, code=code)
+
+
+_DEFAULT_CODES: dict[Kind, str] = {
+    Kind.CONTEXT_LENGTH: "context_length_exceeded",
+    Kind.CONTENT_POLICY: "content_policy_violation",
+    Kind.UNSUPPORTED: "unsupported_value",
+}
+"""OpenAI's codes, where the provider named none."""

@@ -15,6 +15,7 @@ __all__ = [
     "BreakerPolicy",
     "Hedge",
     "HedgeShare",
+    "Policy",
     "Retries",
     "RetryShare",
     "StreamPolicy",
@@ -155,3 +156,13 @@ class StreamPolicy(msgspec.Struct, frozen=True, kw_only=True):
             self.ping_after is None or self.ping_after > 0,
             "ping_after must be positive",
         )
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a model may set for itself; what it does not is the gateway's."""
+
+    retries: Retries = Retries()
+    breaker: BreakerPolicy = BreakerPolicy()
+    hedge: Hedge | None = None
+    """None: never two attempts of one request at one time."""
+    stream: StreamPolicy = StreamPolicy()

@@ -11,6 +11,9 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from tz_protocol.types.keys import Access
+from tz_protocol.types.policy import BreakerPolicy, HedgeShare, Policy, RetryShare
+from tz_protocol.types.prices import Price
 from tz_protocol.types.secret import Secret
 
 __all__ = [
@@ -144,6 +147,17 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str | None = None
     proxy: Secret | None = None
     """URL of the egress proxy for this origin (it may hold a password)."""
+    prices: tuple[Price, ...] | None = None
+    """What it charges; None: unknown, empty: nothing."""
+    weight: float | None = None
+    """Part of the model's requests that begin here, against the other providers'; None
+    and 0: only after those that have one."""
+    retry_count: int | None = None
+    """Tries after the first; None: the model's."""
+    breaker: BreakerPolicy | None = None
+    """None: the model's."""
+    context_tokens: int | None = None
+    """What it can hold; None: what the model says."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +169,23 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Names of providers, in the order to try them."""
     providers: dict[str, ProviderSettings]
     timeouts: Timeouts | None = None
+    policy: Policy | None = None
+    """None: the gateway's."""
+    fallback_models: tuple[str, ...] = ()
+    """Public names, in the order to try them when every provider of this model has
+    failed; theirs are not followed in turn."""
+    context_tokens: int | None = None
+    """What its providers can hold unless they say otherwise; None if unknown."""
     created: int = 0
     """Unix seconds for ``GET /v1/models``; 0 if unknown."""
+    table_id: str = ""
+    """Id in the model table, where a caller's key calls the model something else; it
+    tells models apart that have one public name for two callers. Empty: the name."""
+
+    @property
+    def key(self) -> str:
+        """The id in the model table, whatever callers call it."""
+        return self.table_id or self.name
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +198,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     debug: bool = False
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    policy: Policy = Policy()
+    retry_share: RetryShare = RetryShare()
+    hedge_share: HedgeShare = HedgeShare()
     server: ServerTimeouts = ServerTimeouts()
     cors: Cors = Cors()
     half_close: Literal["abort", "answer"] = "abort"
@@ -190,6 +222,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """By provider type: the variable that would enable its shorthand."""
     config_id: str = ""
     """Short hash of the files' text, in logs and metrics."""
+    access: Access | None = None
+    """Who may use what; None: authentication is off, everybody may use everything."""
     warnings: tuple[str, ...] = ()
     """What the files ask for and will not get, each with its place; harmless enough
     to start."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from tz_protocol.cli.options import (
     Source,
     Worker,
 )
-from tz_protocol.cli.usage import HELP
+from tz_protocol.cli.usage import HELP, KEYS_HELP
 
 
 def parse(text):
@@ -66,6 +68,7 @@ ACCEPTED = {
     "version": ("--version", Say(text=f"tz-gateway {__version__}\n")),
     "version-short": ("-V", Say(text=f"tz-gateway {__version__}\n")),
     "help": ("--help", Say(text=HELP)),
+    "help-of-keys": ("keys create --help", Say(text=KEYS_HELP)),
     "help-short-of-a-command": ("demo -h", Say(text=HELP)),
     "help-beside-what-would-be-refused": ("--tls-key k --help", Say(text=HELP)),
 }
@@ -165,14 +168,16 @@ def test_arguments_whatever_is_typed_there_is_an_invocation(argv):
 # -- help -----------------------------------------------------------------------
 
 
-def test_help_fits_a_terminal():
-    lines = HELP.splitlines()
+@pytest.mark.parametrize("text", [HELP, KEYS_HELP], ids=["all", "keys"])
+def test_help_fits_a_terminal(text):
+    lines = text.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
 
 
 def test_help_names_every_option_that_is_not_hidden():
-    shown = {name for name in OPTIONS if name in HELP.split() or f"{name}," in HELP}
+    words = {re.split(r"[,\[]", word)[0] for word in (HELP + KEYS_HELP).split()}
+    shown = OPTIONS.keys() & words
     assert shown == {name for name, option in OPTIONS.items() if not option.is_hidden}
 
 

@@ -213,8 +213,14 @@ def test_render_record_json_has_every_attempt():
         "duration_ms": 1500.0,
         "first_content_ms": 400.0,
         "attempts": [
-            {"provider": "main", "status": 503, "error": "upstream_503", "ms": 12.5},
-            {"provider": "spare", "status": 200, "ms": 1487.5},
+            {
+                "model": "assistant",
+                "provider": "main",
+                "status": 503,
+                "error": "upstream_503",
+                "ms": 12.5,
+            },
+            {"model": "assistant", "provider": "spare", "status": 200, "ms": 1487.5},
         ],
         "bytes_in": 100,
         "bytes_out": 200,

@@ -192,6 +192,14 @@ def test_serve_address_in_use_is_said_and_ends_with_1():
     assert process.out == ""
 
 
+def test_serve_tls_files_are_named_if_it_cannot_listen():
+    argv = f"{SERVE} --port 3000 --tls-cert c.pem --tls-key k.pem"
+    process = start(argv, gateway=config("one"))
+    process.sim.surroundings.addresses.append("127.0.0.1:3000")
+    assert process.finish() == 1
+    assert process.err.endswith(" (with c.pem and k.pem)\n")
+
+
 def test_serve_without_models_and_keys_warns_and_serves():
     process = start("--default-config", World(signals=TERM))
     process.until(1.0)

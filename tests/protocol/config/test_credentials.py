@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.protocol.config.reading import refusal
 from tz_protocol.config.credentials import (
+    MACHINE_LOCATION,
     Source,
     explain_missing,
     find,
     parse_location,
 )
+from tz_protocol.providers.google_tokens import MACHINE
 from tz_protocol.types.secret import Secret
+
+SDK = Source(
+    "static", ("path_from_env::GOOGLE_APPLICATION_CREDENTIALS", MACHINE_LOCATION)
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +29,11 @@ from tz_protocol.types.secret import Secret
         ("path_from_env::KEY_FILE", Source("static", ("path_from_env::KEY_FILE",))),
         ("dynamic::my key", Source("dynamic", name="my key")),
         ("none", Source("none")),
+        ("sdk", SDK),
+        (
+            {"default": "env::A", "fallback": "sdk"},
+            Source("static", ("env::A", *SDK.locations)),
+        ),
         ({"env": "KEY"}, Source("static", ("env::KEY",))),
         ({"path": "/key"}, Source("static", ("path::/key",))),
         ({"path_from_env": "F"}, Source("static", ("path_from_env::F",))),
@@ -52,7 +64,6 @@ def test_parse_location_reads_strings_and_tables(value, source):
         ("file::x", "expected env::NAME, path::FILE"),
         ("None", "expected env::NAME"),
         ("env:KEY", "expected env::NAME"),
-        ("sdk", "cloud vendors, which are not supported yet"),
         ("env::", "expected a name after env::"),
         ("path::", "expected a name after path::"),
         ("dynamic::", "expected a name after dynamic::"),
@@ -125,6 +136,36 @@ def test_find_what_no_header_carries_is_a_reason_without_the_secret(value):
         "what is at env::A holds a character that no HTTP header can carry (a line "
         "break or something that is not ASCII)"
     )
+
+
+ACCOUNT = """{
+  "type": "service_account",
+  "client_email": "a@b",
+  "private_key": "-----BEGIN\\nx\\n-----END"
+}
+"""
+
+
+def test_find_json_of_many_lines_comes_out_as_one():
+    found = find(Source("static", ("path::a.json",)), {"path::a.json": Secret(ACCOUNT)})
+    assert found.secret is not None
+    assert "\n" not in found.secret.reveal()
+    assert msgspec.json.decode(found.secret.reveal()) == msgspec.json.decode(ACCOUNT)
+
+
+def test_find_what_only_begins_like_json_is_a_reason_without_the_secret():
+    found = find(TWO, {"env::A": Secret('{"private_key": "canary"\n')})
+    assert found.secret == Secret('{"private_key": "canary"')
+    found = find(TWO, {"env::A": Secret('{"private_key":\n"canary"')})
+    assert found.secret is None
+    assert "canary" not in found.reason
+
+
+def test_find_machine_counts_only_where_no_file_does():
+    (file, machine) = SDK.locations
+    assert find(SDK, {file: Secret("{}")}).location == file
+    found = find(SDK, {file: None})
+    assert (found.secret, found.location) == (MACHINE, machine)
 
 
 def test_explain_missing_names_every_place():

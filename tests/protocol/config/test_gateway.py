@@ -131,9 +131,15 @@ def test_gateway_override_wins_and_decides_about_authentication():
 
 
 REACHABLE = (
-    "can be reached from other machines, which requires authentication, and that is "
-    "not supported yet: bind to 127.0.0.1 (or another loopback address), or write "
-    "[gateway.authentication] with enabled = false to let everybody in"
+    "can be reached from other machines, which requires authentication, and there are "
+    "no API keys: write [api_keys] (tz-gateway keys create --toml prints what to "
+    "write), or set TENSORZERO_REDIS_URL to the Redis that has the keys; or bind to "
+    "127.0.0.1 (or another loopback address); or write [gateway.authentication] with "
+    "enabled = false to let everybody in"
+)
+NO_KEYS = (
+    "there are no API keys: write [api_keys] (tz-gateway keys create --toml prints "
+    "what to write), or set TENSORZERO_REDIS_URL to the Redis that has the keys"
 )
 
 
@@ -154,17 +160,11 @@ REACHABLE = (
         ),
         (
             "authentication.enabled = true",
-            (
-                "2: gateway.authentication.enabled: authentication by API keys is not "
-                "supported yet; set this to false or remove it"
-            ),
+            f"2: gateway.authentication.enabled: {NO_KEYS}",
         ),
         (
             'bind_address = "0.0.0.0:3000"\nauth.enabled = true',
-            (
-                "3: gateway.auth.enabled: authentication by API keys is not supported "
-                "yet; set this to false or remove it"
-            ),
+            f"3: gateway.auth.enabled: {NO_KEYS}",
         ),
         (
             "authentication.enabled = false\nauth.enabled = false",

@@ -19,12 +19,13 @@ from tests.protocol.config.reading import (
 )
 from tests.protocol.config.tomls import Literal, Text
 from tests.protocol.purity import no_io
+from tz_protocol.config.access import REDIS_LOCATION
 from tz_protocol.config.document import Document
 from tz_protocol.config.load import build, describe, describe_json, locations, parse
 from tz_protocol.config.proxies import PROXY_LOCATIONS
-from tz_protocol.config.refusals import FUTURE_TYPES
 from tz_protocol.errors import ConfigError
 from tz_protocol.providers import PROVIDERS, by_name
+from tz_protocol.providers.aws import REGION_LOCATIONS
 from tz_protocol.providers.dummy import make_dummy
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import GatewaySettings
@@ -97,21 +98,21 @@ def test_shorthand_default_of_the_type_says_what_would_enable_it():
             "[modles.x]",
             (
                 "1: modles: unknown key (did you mean models?); known here: "
-                "embedding_models, gateway, models, provider_types"
+                "api_keys, embedding_models, gateway, models, provider_types"
             ),
         ),
         (
             "x = 1",
             (
-                "1: x: unknown key; known here: embedding_models, gateway, models, "
-                "provider_types"
+                "1: x: unknown key; known here: api_keys, embedding_models, gateway, "
+                "models, provider_types"
             ),
         ),
         (
             '[api_keys."sk-secret".m]',
             (
-                "1: api_keys: there is no support yet for API keys of this gateway; "
-                "remove this table"
+                "1: api_keys: expected models with their endpoint_id: Object missing "
+                "required field `endpoint_id` - at `$[...]`"
             ),
         ),
         (
@@ -177,17 +178,6 @@ def test_build_what_no_request_depends_on_is_a_warning(text, warning):
     assert found.startswith(f"gw.toml:1: {warning}")
 
 
-@pytest.mark.parametrize("kind", sorted(FUTURE_TYPES - PROVIDERS.keys()))
-def test_build_defaults_of_a_type_to_come_are_a_warning(kind):
-    snapshot = read(f"[provider_types.{kind}.defaults]\ncredential_location = 'sdk'")
-    assert snapshot.warnings == (
-        (
-            f"gw.toml:1: provider_types.{kind}: providers of type {kind} are not "
-            "supported yet"
-        ),
-    )
-
-
 # -- proxies --------------------------------------------------------------------
 
 
@@ -213,9 +203,16 @@ def test_build_bad_proxy_is_one_problem_without_its_value():
 # -- locations ------------------------------------------------------------------
 
 
+ALWAYS = (
+    *PROXY_LOCATIONS,
+    REDIS_LOCATION,
+    *REGION_LOCATIONS,
+)
+
+
 def asked(text: str) -> set[str]:
     """Return what *text* wants resolved beyond what every configuration does."""
-    usual = {row.credential for row in PROVIDERS.values()} | set(PROXY_LOCATIONS)
+    usual = {row.credential for row in PROVIDERS.values()} | set(ALWAYS)
     return set(locations(parse([("a", text)]))) - usual
 
 
@@ -223,7 +220,7 @@ def test_locations_without_a_file_are_the_usual_variables():
     found = locations(parse([]))
     assert len(found) == len(set(found))
     usual = {row.credential for row in PROVIDERS.values() if row.credential}
-    assert set(found) == usual | set(PROXY_LOCATIONS)
+    assert set(found) == usual | set(ALWAYS)
 
 
 def test_locations_are_those_of_tables_and_types():
@@ -235,14 +232,19 @@ def test_locations_are_those_of_tables_and_types():
         d = { api_key_location = "none" }
         e = { api_key_location = "sk-secret" }
         f = { api_key_location = 3 }
+        h = { credential_location = "sdk" }
         [embedding_models.m.providers]
         g = { api_key_location = { path_from_env = "G" } }
         [provider_types.openai.defaults]
         api_key_location = "env::MINE"
+        [provider_types.gcp_vertex_gemini.defaults]
+        credential_location = "path::/gcp.json"
         [provider_types.nobody.defaults]
         api_key_location = "env::NOBODY"
     """
     assert asked(text) == {
+        "path_from_env::GOOGLE_APPLICATION_CREDENTIALS",
+        "path::/gcp.json",
         "env::A",
         "path::/b",
         "env::B",
@@ -274,7 +276,7 @@ def test_build_takes_rows_of_ones_own():
     own = make_dummy()
     rows = by_name((own,))
     document = parse([("a", model(provider()))])
-    assert locations(document, rows) == PROXY_LOCATIONS
+    assert locations(document, rows) == ALWAYS
     snapshot = build(document, {}, providers=rows)
     assert list(snapshot.shorthand) == ["dummy"]
     with pytest.raises(ConfigError, match="unknown provider type: expected one of d"):
@@ -322,6 +324,7 @@ def test_build_reads_nothing():
     with no_io():
         document = parse([("a", text)])
         secrets = dict.fromkeys(locations(document), Secret("sk"))
+        del secrets[REDIS_LOCATION]
         snapshot = build(document, secrets)
         describe(snapshot)
         describe_json(snapshot)
@@ -346,12 +349,23 @@ TABLE_WORDS = (
 ENTRY_WORDS = (
     "type model_name api_base endpoint deployment_id api_key_location extra_body "
     "extra_headers pointer name value timeout_ms total_s verify ca_file openai azure "
-    "vllm auth spacing_ms"
+    "vllm auth spacing_ms location project_id endpoint_id model_id region "
+    "allow_auto_detect_region endpoint_name hosted_provider credential_location "
+    "on_unsupported_param warn sdk tgi eu"
 )
 WORDS = re.findall(r"\w+", TABLE_WORDS + " " + ENTRY_WORDS)
+
+
+@st.composite
+def words(draw):
+    """Return one of the words; as a function it has a short name in messages."""
+    return draw(st.sampled_from(WORDS))
+
+
 LEAVES = st.one_of(
     st.just(MARK),
-    st.sampled_from([*WORDS, "chat", "none", "env::K", "dynamic::k", "http://h/"]),
+    words(),
+    st.sampled_from(["chat", "none", "env::K", "dynamic::k", "http://h/"]),
     st.sampled_from([f"https://{MARK}@h/", f"env::{MARK}", f"{MARK}::x", ""]),
     st.integers(-1, 3),
     st.integers(),
@@ -363,7 +377,7 @@ TREES = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+        st.dictionaries(words(), inner, max_size=4),
     ),
     max_leaves=12,
 )
@@ -392,6 +406,7 @@ ROOTS = st.fixed_dictionaries(
 def outcome(document: Document) -> tuple[str, str]:
     """Return what is wrong with *document*, and what it comes to if nothing is."""
     secrets = dict.fromkeys(locations(document), Secret(SECRET))
+    secrets[REDIS_LOCATION] = Secret(f"redis://:{SECRET}@h")
     try:
         snapshot = build(document, secrets)
     except ConfigError as error:
@@ -399,7 +414,7 @@ def outcome(document: Document) -> tuple[str, str]:
     return "", describe(snapshot) + describe_json(snapshot) + repr(snapshot)
 
 
-@given(tree=st.one_of(ROOTS, st.dictionaries(st.sampled_from(WORDS), TREES)))
+@given(tree=st.one_of(ROOTS, st.dictionaries(words(), TREES)))
 def test_build_any_tree_is_built_or_refused_without_showing_a_value(tree):
     document = parse([("a", Text(tree, lambda count: 0).text)])
     refused, built = outcome(document)

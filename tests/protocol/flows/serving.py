@@ -99,12 +99,15 @@ def good(**options: Any) -> tuple[Step, ...]:
 
 
 def refusal(
-    status: int, message: str = "no", headers: tuple[tuple[str, str], ...] = ()
+    status: int,
+    message: str = "no",
+    headers: tuple[tuple[str, str], ...] = (),
+    **options: Any,
 ) -> tuple[Step, ...]:
     """Return a provider's error, in OpenAI's shape."""
     error = {"message": message, "type": "their_type", "param": None, "code": "their"}
     body = json.dumps({"error": error}).encode()
-    return reply(status, (*JSON, *headers), body)
+    return reply(status, (*JSON, *headers), body, **options)
 
 
 def good_stream(**options: Any) -> tuple[Step, ...]:
@@ -117,33 +120,55 @@ def snapshot(
     *,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
+    fallback: int = 0,
+    providers_have: dict[str, dict[str, Any]] | None = None,
     **gateway: Any,
 ) -> Snapshot:
-    """Return a configuration with the model ``m`` over one provider a host."""
+    """Return a configuration with the model ``m`` over one provider a host.
+
+    Args:
+        hosts: Each has a provider, named by its first letter.
+        timeouts: The gateway's.
+        limits: The gateway's.
+        fallback: How many of the last hosts serve the model ``n`` instead, to which
+            ``m`` falls back.
+        providers_have: Further settings, by the provider's name.
+        gateway: Further settings of the gateway.
+    """
     providers = {
         host[0]: ProviderSettings(
-            name=host[0],
-            type="openai",
-            model="upstream-model",
-            url=Url("http", host, 80, "/v1/"),
-            credential=Credential("static", Secret(KEY)),
+            **{
+                "name": host[0],
+                "type": "openai",
+                "model": "upstream-model",
+                "url": Url("http", host, 80, "/v1/"),
+                "credential": Credential("static", Secret(KEY)),
+                **(providers_have or {}).get(host[0], {}),
+            }
         )
         for host in hosts
     }
     every = ("chat", "embedding", "moderation", "audio_transcription", "audio_speech")
-    model = Model(
-        name="m",
-        capabilities=frozenset(every),
-        routing=tuple(providers),
-        providers=providers,
-    )
+    names = tuple(providers)
+    parts = {"m": names[: len(names) - fallback], "n": names[len(names) - fallback :]}
+    models = {
+        name: Model(
+            name=name,
+            capabilities=frozenset(every),
+            routing=part,
+            providers={one: providers[one] for one in part},
+            fallback_models=("n",) if name == "m" and fallback else (),
+        )
+        for name, part in parts.items()
+        if part
+    }
     settings = GatewaySettings(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
         server=gateway.pop("server", ServerTimeouts()),
         **gateway,
     )
-    return Snapshot(gateway=settings, models={"m": model})
+    return Snapshot(gateway=settings, models=models)
 
 
 class Served:

@@ -28,6 +28,7 @@ from tz_protocol.testing import (
     refuse,
     reply,
 )
+from tz_protocol.types.policy import Policy, Retries
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Limits, Model, Snapshot, Timeouts, Url
 
@@ -94,7 +95,9 @@ def test_answer_of_every_framing_is_read(framing):
 
 
 def test_connection_of_an_answer_that_was_cut_is_not_kept():
-    served = Served([cut(good(), 100), good()])
+    once = Policy(retries=Retries(count=0))
+    config = snapshot(("a.test",), policy=once)
+    served = Served([cut(good(), 100), good()], config=config)
     assert error_of(served.ask())[0] == 502
     assert served.ask().response.status == 200
     assert len(served.sim.opened) == 2

@@ -52,14 +52,16 @@ def test_metrics_settle_counts_tokens_only_if_known():
     assert 'tz_usage_unknown_total{model="m"} 1' in lines
 
 
-def test_metrics_settle_counts_each_attempt_and_auth_failure():
+def test_metrics_settle_counts_each_attempt_under_a_known_name():
     failed = AttemptRecord(
-        provider="p", provider_type="t", model="m", upstream_model="u", started=0.0
+        provider="p", provider_type="t", model="t::u", upstream_model="u", started=0.0
     )
     failed.status, failed.error = 401, "status_401"
     metrics = Metrics()
-    metrics.settle(record(attempts=[failed], outcome=Outcome.ERROR, status=502))
+    metrics.settle(
+        record(attempts=[failed], outcome=Outcome.ERROR, status=502),
+        lambda model: "t::*" if model == "t::u" else model,
+    )
     text = metrics.render({("tz_connections", ()): 2.0})
-    assert 'tz_attempts_total{model="m",provider="p",result="status_401"} 1' in text
-    assert 'tz_provider_auth_failures_total{provider="p"} 1' in text
+    assert 'tz_attempts_total{model="t::*",provider="p",result="status_401"} 1' in text
     assert "tz_connections 2" in text

@@ -23,8 +23,9 @@ def test_pool_kept_connection_is_taken_again():
     kept = connection()
     assert pool.keep(kept, 1.0) == []
     assert pool.reserve(ORIGIN)
-    assert pool.take(ORIGIN, 2.0) is kept
-    assert kept.is_reused
+    taken = pool.take(ORIGIN, 2.0)
+    assert taken is kept
+    assert taken.is_reused
 
 
 def test_pool_too_old_connection_is_not_taken():
