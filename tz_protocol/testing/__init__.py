@@ -20,6 +20,7 @@ from tz_protocol.testing.messages import (
 )
 from tz_protocol.testing.peers import Peer, Stream
 from tz_protocol.testing.redis import ScriptedRedis
+from tz_protocol.testing.replays import Recording, read_recording, replay
 from tz_protocol.testing.simulator import Outcome, Simulator
 from tz_protocol.testing.surroundings import Process
 from tz_protocol.testing.worlds import (
@@ -79,6 +80,7 @@ __all__ = [
     "ReceiveEof",
     "ReceiveRequest",
     "ReceiveResponse",
+    "Recording",
     "Reset",
     "Script",
     "ScriptedRedis",
@@ -98,7 +100,9 @@ __all__ = [
     "hang",
     "http_request",
     "http_response",
+    "read_recording",
     "refuse",
+    "replay",
     "reply",
     "sse",
     "sse_event",
