@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 
 import pytest
 from pydantic import BaseModel
@@ -255,3 +256,63 @@ def test_unreachable_gateway_is_the_sdks_own():
         pytest.raises(openai.APIConnectionError),
     ):
         client.models.list()
+
+
+# -- callers with keys ----------------------------------------------------------
+
+KEY = "sk-sdk-0123456789abcdefghijkl"
+BROKE = "sk-broke-0123456789abcdefghij"
+KEYED = """
+[models.good]
+routing = ["dummy"]
+[models.other]
+routing = ["dummy"]
+[api_keys."sha256:{key}"]
+models = {{ "mine" = {{ endpoint_id = "good" }} }}
+[api_keys."sha256:{broke}"]
+models = {{ "mine" = {{ endpoint_id = "good" }} }}
+limits = {{ budget_per_day = "1" }}
+"""
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def keyed_port(request, tmp_path_factory):
+    """The port of a gateway that wants keys."""
+    config = tmp_path_factory.mktemp("keyed") / "gateway.toml"
+    digests = [hashlib.sha256(key.encode()).hexdigest() for key in (KEY, BROKE)]
+    config.write_text(KEYED.format(key=digests[0], broke=digests[1]))
+    with gateway(request.param, config, "--log-level", "error") as process:
+        yield process.port
+
+
+def keyed(port, key):
+    url = f"http://127.0.0.1:{port}/v1"
+    return openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+
+
+def test_key_opens_its_models_and_no_others(keyed_port):
+    with keyed(keyed_port, KEY) as client:
+        assert [model.id for model in client.models.list()] == ["mine"]
+        answer = client.chat.completions.create(model="mine", messages=MESSAGES)
+        assert answer.model == "mine"
+        for name in ("good", "other", "nope"):
+            with pytest.raises(openai.NotFoundError):
+                client.chat.completions.create(model=name, messages=MESSAGES)
+
+
+def test_wrong_key_is_the_sdks_authentication_error(keyed_port):
+    with (
+        keyed(keyed_port, "sk-wrong") as client,
+        pytest.raises(openai.AuthenticationError) as raised,
+    ):
+        client.chat.completions.create(model="mine", messages=MESSAGES)
+    assert raised.value.code == "invalid_api_key"
+
+
+def test_key_with_a_budget_and_no_price_is_the_sdks_permission_error(keyed_port):
+    with (
+        keyed(keyed_port, BROKE) as client,
+        pytest.raises(openai.PermissionDeniedError) as raised,
+    ):
+        client.chat.completions.create(model="mine", messages=MESSAGES)
+    assert raised.value.code == "price_unknown"

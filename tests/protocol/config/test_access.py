@@ -277,7 +277,7 @@ STEALING = {
     "another scheme": {"api_base": "http://inference.example/v1/"},
     "another port": {"api_base": "https://inference.example:8443/v1/"},
     "no certificate check": {"verify": False},
-    "certificates of its own": {"ca_file": "/tmp/evil.pem"},
+    "certificates of its own": {"ca_file": "/evil.pem"},
     "another variable": {"api_key_location": "env::HOME"},
     "a file": {"api_key_location": "path::/etc/shadow"},
     "the usual variable of a vendor": {
