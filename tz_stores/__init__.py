@@ -1,1 +1,0 @@
-"""What both transports do in worker threads: ClickHouse, its engine, the spool."""
