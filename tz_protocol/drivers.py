@@ -15,7 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from tz_protocol import operations, storeops
+from tz_protocol import operations, recordops, storeops
 from tz_protocol.errors import GatewayError, OperationError
 from tz_protocol.machine import ClientGone, Event, Machine
 from tz_protocol.notices import Close, LogLine, Notice
@@ -451,7 +451,8 @@ _TABLES = (operations, storeops)
 def performers(backend: object) -> Operations:
     """Return what performs each operation: *backend*'s methods, and its handles'.
 
-    A method has its operation's name, in lower case and with underscores. A handle has
+    A method has its operation's name, in lower case and with underscores; all of
+    ``recordops`` have one, ``in_thread``. A handle has
     the coroutines ``read``, ``write``, ``write_eof`` and ``is_quiet``, and ``close``;
     the body of an ``HttpCall`` has ``read`` and ``close``.
     """
@@ -465,4 +466,7 @@ def performers(backend: object) -> Operations:
             method = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
             if hasattr(backend, method):
                 found[kind] = getattr(backend, method)
+    if hasattr(backend, "in_thread"):
+        kinds = (getattr(recordops, name) for name in recordops.__all__)
+        found |= dict.fromkeys(kinds, backend.in_thread)
     return found

@@ -311,9 +311,16 @@ def _lifespan(gateway: Gateway, server: Handle) -> Flow[None]:
     """Run the services between startup and shutdown."""
     yield from _receive(math.inf, server)
     yield from _answer(gateway, server, "lifespan.startup.complete")
-    flows = (attended(gateway), _receive(math.inf, server))
+    flows = (attended(gateway), _until_shutdown(gateway, server))
     yield from Race(math.inf, flows)
     yield from _answer(gateway, server, "lifespan.shutdown.complete")
+
+
+def _until_shutdown(gateway: Gateway, server: Handle) -> Flow[None]:
+    """Wait for the end, and bring the records to safety while the services run."""
+    yield from _receive(math.inf, server)
+    goodbye = gateway.snapshot.gateway.server.goodbye
+    yield from gateway.stores.finish(gateway.context.now + goodbye)
 
 
 def _answer(gateway: Gateway, server: Handle, kind: str) -> Flow[None]:

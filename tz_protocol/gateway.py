@@ -30,6 +30,7 @@ from tz_protocol.flows.connection import (
 from tz_protocol.flows.exchange import Exchange
 from tz_protocol.flows.pages import Page, Shown, find_page
 from tz_protocol.flows.services import services_of
+from tz_protocol.flows.stores import Stores
 from tz_protocol.machine import Context, Drain, Event, Shutdown
 from tz_protocol.notices import Close, RecordNotice
 from tz_protocol.operations import Flow, Handle, SendBody, SendHead, Signal, Wait
@@ -107,6 +108,14 @@ class Gateway:
         """Access tokens that were got for keys (Google)."""
         self.aws = CredentialTable()
         """The process's own AWS credentials, once any were wanted."""
+        self.stores = Stores(
+            snapshot.gateway,
+            context=self.context,
+            new_id=new_id,
+            wall_clock=wall_clock,
+            metrics=self.metrics,
+        )
+        self.recorder, self.cache = self.stores.recorder, self.stores.cache
         self.live: set[Callable[[Event], object]] = set()
         """How to tell each live connection's driver of an event."""
         self.connections = 0
@@ -135,6 +144,7 @@ class Gateway:
             settings_of(self.breakers, snapshot, self.keys.models, self.providers)
         )
         self.limiter.processes = _processes_of(snapshot.access)
+        self.cache.use(snapshot.gateway.cache)
 
     # -- connections --------------------------------------------------------------
 
@@ -308,6 +318,7 @@ class Gateway:
             ("tz_pool_connections", (("state", "idle"),)): idle,
             ("tz_exchanges_retrying", ()): self.retry_budget.retrying,
             **breakers,
+            **self.stores.gauges(),
         }
 
     def services(self) -> tuple[tuple[str, Callable[[], Flow[None]]], ...]:
@@ -325,6 +336,7 @@ class Gateway:
         yield from self._until_idle(self.context.now + server.drain)
         self._broadcast(Shutdown())
         yield from self._until_idle(self.context.now + server.goodbye)
+        yield from self.stores.finish(self.context.now + server.goodbye)
         self.close_idle()
 
     def close_idle(self) -> None:

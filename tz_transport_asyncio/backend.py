@@ -254,7 +254,7 @@ class Backend(Stores):
 
     async def aclose(self) -> None:
         """Close the HTTP clients, and the stores' connections."""
-        for held in (*self._clients.values(), self.kept):
+        for held in (*self._clients.values(), self.kept, self.threads):
             await held.aclose()
 
     # -- byte streams -------------------------------------------------------------

@@ -21,6 +21,7 @@ from tz_protocol import storedrivers as rules
 from tz_protocol.errors import OperationBroken
 from tz_protocol.storeops import RandomBytes, RedisCommands, RedisMessages, Reply
 from tz_protocol.types.secret import Secret
+from tz_transport_asyncio.records import InThreads
 
 __all__ = ["Kept", "Stores"]
 
@@ -41,7 +42,7 @@ class Kept:
                 await _close(connections.pop())
 
 
-class Stores:
+class Stores(InThreads):
     """What a backend offers beside byte streams; it closes :attr:`kept` at the end."""
 
     @cached_property

@@ -22,6 +22,7 @@ import trio
 from tz_protocol import storedrivers as rules
 from tz_protocol.storeops import RandomBytes, RedisCommands, RedisMessages, Reply
 from tz_protocol.types.secret import Secret
+from tz_transport_trio.records import InThreads
 
 __all__ = ["Kept", "Stores"]
 
@@ -45,7 +46,7 @@ class Kept:
                 links.pop().close()
 
 
-class Stores:
+class Stores(InThreads):
     """What a backend offers beside byte streams; it closes :attr:`kept` at the end."""
 
     @cached_property

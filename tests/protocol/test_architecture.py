@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("importlinter")
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("tz_protocol", "tz_transport_asyncio", "tz_transport_trio")
+PACKAGES = ("tz_protocol", "tz_stores", "tz_transport_asyncio", "tz_transport_trio")
 
 LINTER = """
 import sys

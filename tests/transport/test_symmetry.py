@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.transport.loops import NAMES
-from tz_protocol import operations, storeops
+from tz_protocol import operations, recordops, storeops
 from tz_protocol.drivers import performers
 from tz_protocol.operations import HANDLER_OPERATIONS, Operation
 
@@ -24,6 +24,7 @@ BUDGETS = {
     ("driver", "backend", "server"): 450,
     ("embed",): 120,
     ("stores",): 120,
+    ("records",): 40,
     ("__main__",): 60,
 }
 """Code lines that these modules of one package have together, at most."""
@@ -100,6 +101,8 @@ def test_modules_have_the_same_public_names(module):
         ("embed", "SyncGatewayTransport"),
         ("stores", "Kept"),
         ("stores", "Stores"),
+        ("records", "InThreads"),
+        ("records", "Pool"),
     ],
 )
 def test_classes_have_the_same_methods(module, name):
@@ -111,7 +114,7 @@ def test_classes_have_the_same_methods(module, name):
 def test_transport_handles_exactly_the_operations_that_exist(name):
     kinds = {
         getattr(module, word)
-        for module in (operations, storeops)
+        for module in (operations, recordops, storeops)
         for word in module.__all__
     }
     existing = {

@@ -25,12 +25,16 @@ from tz_protocol.cli.options import (
     LogFormat,
     LogLevel,
     LogSettings,
+    Migrate,
     Say,
     Serve,
     Source,
+    Tail,
+    Usage,
     Worker,
 )
-from tz_protocol.cli.usage import HELP, KEYS_HELP
+from tz_protocol.cli.reports import GROUPS
+from tz_protocol.cli.usage import HELP, KEYS_HELP, STORE_HELP
 from tz_protocol.config.addresses import parse_bind_address, with_host_and_port
 
 __all__ = ["COMMANDS", "MOST_WORKERS", "OPTIONS", "USAGE_ERROR", "parse_arguments"]
@@ -41,7 +45,7 @@ USAGE_ERROR = 2
 MOST_WORKERS = 1_024
 """More processes than that on one machine is taken for a mistake."""
 
-COMMANDS = ("serve", "check", "demo", "explain", "keys")
+COMMANDS = ("serve", "check", "demo", "explain", "keys", "tail", "usage")
 """The first argument; ``serve`` if it is none of these."""
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -104,6 +108,26 @@ def _time(text: str) -> str:
     return time.isoformat()
 
 
+_SPAN = re.compile(r"([0-9]{1,6})([mhd])")
+_UNITS = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+def _span(text: str) -> int:
+    match = _SPAN.fullmatch(text)
+    if match is None or not int(match[1]):
+        message = "expected a time such as 30m, 24h or 7d"
+        raise ValueError(message)
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if len(set(names)) == len(names) and all(name in GROUPS for name in names):
+        return names
+    message = f"expected some of {', '.join(GROUPS)}, with commas between"
+    raise ValueError(message)
+
+
 def _grant(text: str) -> tuple[str, str]:
     public, _, table_id = text.partition("=")
     if not public or not text.isprintable():
@@ -141,7 +165,7 @@ class Option:
 _SOURCE = ("serve", "check", "explain")
 _ADDRESS = ("serve", "check")
 _KEYS = ("keys",)
-_MODEL = ("keys", "explain")
+_MODEL = ("keys", "explain", "tail")
 _count = _number(1, 999_999_999)
 
 OPTIONS: dict[str, Option] = {
@@ -154,7 +178,8 @@ OPTIONS: dict[str, Option] = {
     "--tls-cert": Option(("serve",), _text),
     "--tls-key": Option(("serve",), _text),
     "--worker": Option(("serve",), _worker, is_hidden=True),
-    "--json": Option(("check", "explain"), None),
+    "--run-clickhouse-migrations": Option(("serve",), None),
+    "--json": Option(("check", "explain", "tail", "usage"), None),
     "--once": Option(("demo",), None),
     "--model": Option(_MODEL, _grant, is_repeatable=True),
     "--request": Option(("explain",), _text),
@@ -167,6 +192,10 @@ OPTIONS: dict[str, Option] = {
     "--expires-at": Option(_KEYS, _time),
     "--note": Option(_KEYS, _text),
     "--toml": Option(_KEYS, None),
+    "--key": Option(("tail",), _text),
+    "--failures": Option(("tail",), None),
+    "--since": Option(("usage",), _span),
+    "--by": Option(("usage",), _groups),
     "--log-level": Option(COMMANDS, _one_of(_LEVELS)),
     "--log-format": Option(COMMANDS, _one_of(_FORMATS)),
     "--help": Option(COMMANDS, None),
@@ -190,7 +219,7 @@ def parse_arguments(argv: Sequence[str]) -> Invocation:
     try:
         given, paths = _take(name, rest)
         if "--help" in given:
-            return Invocation(Say(text=KEYS_HELP if name == "keys" else HELP))
+            return Invocation(Say(text=_HELP.get(name, HELP)))
         if "--version" in given:
             return Invocation(Say(text=f"tz-gateway {__version__}\n"))
         command = _MAKE[name](given, paths, rest)
@@ -198,7 +227,7 @@ def parse_arguments(argv: Sequence[str]) -> Invocation:
         text = f"tz-gateway: {error}\nTry: tz-gateway --help\n"
         return Invocation(Say(text=text, status=USAGE_ERROR))
     # The demo's own output is what one wants to see there.
-    is_quiet = name in ("demo", "explain", "keys")
+    is_quiet = name not in ("serve", "check")
     level = given.get("--log-level", "warning" if is_quiet else "info")
     log_format = given.get("--log-format", "pretty")
     settings = LogSettings(cast("LogLevel", level), cast("LogFormat", log_format))
@@ -280,6 +309,8 @@ def _source(given: Mapping[str, Any], paths: list[str], command: str) -> Source:
 def _make_serve(
     given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
 ) -> Command:
+    if "--run-clickhouse-migrations" in given:
+        return Migrate()
     if ("--tls-cert" in given) != ("--tls-key" in given):
         raise _Refused("--tls-cert and --tls-key belong together: give both")
     return Serve(
@@ -371,10 +402,40 @@ def _make_keys(
     )
 
 
+def _make_tail(
+    given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
+) -> Command:
+    models = given.get("--model", ())
+    if paths or len(models) > 1:
+        raise _Refused("tail takes options only, and one --model at most")
+    return Tail(
+        model=models[0][0] if models else "",
+        key_id=given.get("--key", ""),
+        is_failures="--failures" in given,
+        is_json="--json" in given,
+    )
+
+
+def _make_usage(
+    given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
+) -> Command:
+    if paths:
+        raise _Refused(f"unexpected argument {paths[0]!r}: usage takes options only")
+    return Usage(
+        seconds=given.get("--since", 86_400),
+        by=given.get("--by", ("model",)),
+        is_json="--json" in given,
+    )
+
+
 _MAKE: dict[str, Callable[[Mapping[str, Any], list[str], tuple[str, ...]], Command]] = {
     "serve": _make_serve,
     "check": _make_check,
     "demo": _make_demo,
     "explain": _make_explain,
     "keys": _make_keys,
+    "tail": _make_tail,
+    "usage": _make_usage,
 }
+
+_HELP = {"keys": KEYS_HELP, "tail": STORE_HELP, "usage": STORE_HELP}

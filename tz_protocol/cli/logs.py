@@ -19,7 +19,14 @@ from tz_protocol.cli.options import LogFormat, LogLevel, LogSettings
 from tz_protocol.notices import LogLine, Notice, RecordNotice
 from tz_protocol.records.record import AttemptRecord, Outcome, Record
 
-__all__ = ["Backlog", "access_level", "is_wanted", "line_of", "render"]
+__all__ = [
+    "Backlog",
+    "access_level",
+    "is_wanted",
+    "line_of",
+    "printable",
+    "render",
+]
 
 _RANKS: dict[str, int] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
@@ -158,6 +165,8 @@ def _access(record: Record) -> Fields:
     }
     if record.asked_model is not None and record.asked_model != record.model:
         fields["asked_model"] = record.asked_model[:_MOST_CHARACTERS]
+    if record.cache:
+        fields["cache"] = record.cache
     if record.usage is not None:
         fields["input_tokens"] = record.usage.input_tokens
         fields["output_tokens"] = record.usage.output_tokens
@@ -192,12 +201,12 @@ def _json_line(level: str, message: str, fields: Fields, wall: float) -> str:
     # The four names of our own come first and cannot be replaced.
     own = {"time": _time(wall), "level": level, "message": message}
     document = {**own, **fields, **own}
-    return _printable(_encode(document))
+    return printable(_encode(document))
 
 
 def _pretty_line(level: str, message: str, fields: Fields, wall: float) -> str:
     pairs = "".join(f" {_shown(name)}={_shown(v)}" for name, v in fields.items())
-    return f"{_time(wall)} {_printable(level):<7} {_printable(message)}{pairs}"
+    return f"{_time(wall)} {printable(level):<7} {printable(message)}{pairs}"
 
 
 def _shown(value: Any) -> str:
@@ -205,8 +214,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     if isinstance(value, str) and _BARE.fullmatch(value):
-        return _printable(value)
-    return _printable(_encode(value))
+        return printable(value)
+    return printable(_encode(value))
 
 
 def _encode(value: Any) -> str:
@@ -233,7 +242,7 @@ def _plain(value: Any, depth: int) -> Any:
     return str(value)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return *text* with every character that is not printable as ``\\uXXXX``.
 
     Inside a JSON document such a character can only stand in a string, where the

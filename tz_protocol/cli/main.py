@@ -16,9 +16,20 @@ from tz_protocol.cli.check import check
 from tz_protocol.cli.demo import demo
 from tz_protocol.cli.explain import explain
 from tz_protocol.cli.keys import keys
-from tz_protocol.cli.options import Check, Demo, Explain, Invocation, Keys, Serve
+from tz_protocol.cli.options import (
+    Check,
+    Demo,
+    Explain,
+    Invocation,
+    Keys,
+    Migrate,
+    Serve,
+    Tail,
+    Usage,
+)
 from tz_protocol.cli.output import say
 from tz_protocol.cli.serve import MakeGateway, serve
+from tz_protocol.cli.store import run_migrations, tail, usage
 from tz_protocol.cli.workers import supervise
 from tz_protocol.machine import Context
 from tz_protocol.operations import Flow
@@ -51,5 +62,11 @@ def run(
         return (yield from explain(command, context))
     if isinstance(command, Keys):
         return (yield from keys(command, context))
+    if isinstance(command, Migrate):
+        return (yield from run_migrations(command, context))
+    if isinstance(command, Tail):
+        return (yield from tail(command, context))
+    if isinstance(command, Usage):
+        return (yield from usage(command, context))
     yield from say(context, command.text, is_error=command.status != 0)
     return command.status

@@ -19,9 +19,12 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "LogSettings",
+    "Migrate",
     "Say",
     "Serve",
     "Source",
+    "Tail",
+    "Usage",
     "Worker",
 ]
 
@@ -133,6 +136,34 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Migrate:
+    """``--run-clickhouse-migrations``: make the tables, and end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """``tail``: print requests as their records arrive."""
+
+    model: str = ""
+    """Only of this model; empty: of all."""
+    key_id: str = ""
+    """Only of this key; empty: of all."""
+    is_failures: bool = False
+    """True: only those that did not end well."""
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """``usage``: what was used, and how it went."""
+
+    seconds: int = 86_400
+    """Until now."""
+    by: tuple[str, ...] = ("model",)
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Say:
     """Print and end: help, version, or what was wrong with the arguments."""
 
@@ -141,7 +172,9 @@ class Say:
     """Of the process; 2 for an error, which goes to standard error."""
 
 
-Command: TypeAlias = Serve | Check | Demo | Explain | Keys | Say
+Command: TypeAlias = (
+    Serve | Check | Demo | Explain | Keys | Migrate | Tail | Usage | Say
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _operate(
     )
     drained = drain_when_told(gateway, lifetime)
     yield from Race(FOREVER, (drained, reloads, *supervised(gateway)))
-    return 0
+    return 1 if gateway.stores.lost() else 0
 
 
 def drain_when_told(gateway: Gateway, lifetime: Lifetime) -> Flow[None]:
@@ -110,7 +110,10 @@ def drain_when_told(gateway: Gateway, lifetime: Lifetime) -> Flow[None]:
         "cut": gateway.connections,
         "seconds": round(context.now - started, 3),
     }
-    context.tell(LogLine("info", "drained", fields))
+    lost = gateway.stores.lost()
+    if lost:
+        fields["records_lost"] = lost
+    context.tell(LogLine("error" if lost else "info", "drained", fields))
 
 
 # -- configuration --------------------------------------------------------------
@@ -125,7 +128,16 @@ def share_of(snapshot: Snapshot, worker: Worker | None) -> Snapshot:
     parts = {name: -(-getattr(limits, name) // count) for name in _SHARED}
     memory = max(limits.body_memory // count, limits.body_bytes)
     shared: Limits = msgspec.structs.replace(limits, body_memory=memory, **parts)
-    gateway = msgspec.structs.replace(snapshot.gateway, limits=shared)
+    records, cache = snapshot.gateway.records, snapshot.gateway.cache
+    spool = msgspec.structs.replace(records.spool, bytes=records.spool.bytes // count)
+    gateway = msgspec.structs.replace(
+        snapshot.gateway,
+        limits=shared,
+        records=msgspec.structs.replace(
+            records, queue_bytes=records.queue_bytes // count, spool=spool
+        ),
+        cache=msgspec.structs.replace(cache, memory_bytes=cache.memory_bytes // count),
+    )
     access = snapshot.access
     if access is not None and access.redis_url is None:
         access = msgspec.structs.replace(access, processes=count)
@@ -162,6 +174,13 @@ def _warn(snapshot: Snapshot, context: Context) -> None:
         }
         message = "no model is configured and no provider's key is set"
         context.tell(LogLine("warning", message, fields))
+    settings = snapshot.gateway
+    if settings.records.url is None and settings.observability is None:
+        message = (
+            "no records are kept: set TENSORZERO_CLICKHOUSE_URL, or "
+            "gateway.observability.enabled = false"
+        )
+        context.tell(LogLine("warning", message))
 
 
 def _reload(

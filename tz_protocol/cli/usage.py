@@ -1,11 +1,11 @@
-"""The texts of ``tz-gateway --help`` and ``tz-gateway keys --help``.
+"""The texts of ``tz-gateway --help`` and of those commands that have their own.
 
 The one rule: at most 40 lines of at most 80 columns, so that it fits a terminal.
 """
 
 from __future__ import annotations
 
-__all__ = ["HELP", "KEYS_HELP"]
+__all__ = ["HELP", "KEYS_HELP", "STORE_HELP"]
 
 HELP = """\
 tz-gateway: one OpenAI-compatible front for every model provider
@@ -15,6 +15,7 @@ tz-gateway: one OpenAI-compatible front for every model provider
   tz-gateway demo [options]       serve a built-in model and ask it something
   tz-gateway explain --model M    print what would become of a request
   tz-gateway keys ACTION          API keys; see tz-gateway keys --help
+  tz-gateway tail, tz-gateway usage       what the store says; see tail --help
 
 serve, check, explain:
   --config-file GLOB   TOML file, or files that merge; may be repeated. Without
@@ -72,4 +73,30 @@ create:
                                  the key itself goes to standard error
 
   KEY=$(tz-gateway keys create --model gpt-4o --budget-per-month 25)
+"""
+
+STORE_HELP = """\
+tz-gateway tail, tz-gateway usage: what the store says of requests
+
+  tz-gateway tail [options]      print requests as their records arrive
+  tz-gateway usage [options]     print what was used, and how it went
+  tz-gateway --run-clickhouse-migrations
+                                 make the tables, and end
+
+All read the store at TENSORZERO_CLICKHOUSE_URL (http(s)://... or
+chdb:///FOLDER), whether or not a gateway writes to it.
+
+tail:
+  --model NAME         only what this model answered
+  --key ID             only what this key asked for, by its id of 16 digits
+  --failures           only what did not end well
+usage:
+  --since SPAN         such as 30m, 24h (the default) or 7d
+  --by NAME[,NAME]     model (the default), provider, key, project, day or
+                       endpoint
+tail, usage:
+  --json               the same as JSON: an object on each line, or an array
+
+  tz-gateway usage --since 7d --by day,model
+  tz-gateway tail --failures --json
 """

@@ -24,6 +24,7 @@ from tz_protocol.config.locate import Path
 from tz_protocol.config.models import read_models
 from tz_protocol.config.policy import with_policy
 from tz_protocol.config.proxies import PROXY_LOCATIONS, Proxies
+from tz_protocol.config.records import CLICKHOUSE_LOCATION, with_records
 from tz_protocol.config.refusals import (
     IGNORED_ROOTS,
     UNSUPPORTED_ROOTS,
@@ -73,6 +74,7 @@ def locations(
     # a dictionary, because it keeps the order
     found: dict[str, None] = dict.fromkeys(PROXY_LOCATIONS)
     found.update(dict.fromkeys(access_locations(document.data)))
+    found[CLICKHOUSE_LOCATION] = None
     found.update(dict.fromkeys(REGION_LOCATIONS))
     for name in providers:
         found.update(dict.fromkeys(defaults.source(name).locations))
@@ -122,7 +124,7 @@ def build(
         proxies=Proxies(secrets),
     )
     _check_roots(data, building)
-    gateway = _gateway(data.get("gateway", {}), bind_address, building)
+    gateway = _gateway(data.get("gateway", {}), bind_address, secrets, building)
     _check_provider_types(data.get("provider_types", {}), building)
     models = read_models(data, building)
     shorthand, missing = _shorthand(building)
@@ -175,7 +177,10 @@ def _check_roots(data: Mapping[str, Any], building: Building) -> None:
 
 
 def _gateway(
-    raw: object, bind_address: str | None, building: Building
+    raw: object,
+    bind_address: str | None,
+    secrets: Mapping[str, Secret | None],
+    building: Building,
 ) -> GatewaySettings:
     """Return ``[gateway]``, without what is wrong in it."""
     found: Problems = []
@@ -185,6 +190,7 @@ def _gateway(
         return GatewaySettings()
     settings = gateway_settings(table, bind_address, building.problems)
     settings = with_policy(settings, table, building.problems)
+    settings = with_records(settings, table, secrets, building)
     building.timeouts = settings.timeouts
     building.policy = settings.policy
     building.on_unsupported_param = table.on_unsupported_param

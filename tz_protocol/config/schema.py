@@ -257,24 +257,45 @@ class AuthenticationTable(Table):
 
 
 class BatchWritesTable(Table):
-    """How rows would be batched; harmless while none is written."""
+    """How records are batched. They always are; TensorZero makes that a choice."""
 
-    enabled: bool = False
+    enabled: bool = True
     flush_interval_ms: Ms | None = None
+    flush_interval_s: Seconds | None = None
     max_rows: Count | None = None
+    max_bytes: Count | None = None
     max_rows_postgres: Count | None = None
+    """Harmless: there is no Postgres."""
     write_queue_capacity: Count | None = None
+    """Records in memory."""
+    queue_bytes: Count | None = None
+
+
+class SpoolTable(Table):
+    """``[gateway.observability.spool]``; names are those of ``SpoolSettings``."""
+
+    folder: str | None = None
+    bytes: Count | None = None
+    when_full: Literal["drop_newest", "drop_oldest", "reject_requests"] | None = None
+    is_synced: bool | None = None
 
 
 class ObservabilityTable(Table):
     """``[gateway.observability]``: records in a database."""
 
-    enabled: (
-        Annotated[bool, unsupported("observability (records in a database)")] | None
-    ) = None
+    enabled: bool | None = None
+    """None: on if there is a store."""
+    durability: Literal["async", "spool", "sync"] | None = None
     async_writes: bool = False
-    backend: Literal["auto", "clickhouse", "postgres"] = "auto"
+    """TensorZero's word for ``durability = "async"``."""
+    backend: Literal["auto", "clickhouse"] = "auto"
     batch_writes: BatchWritesTable = BatchWritesTable()
+    capture: Literal["full", "redacted", "none"] | None = None
+    content_bytes: Count | None = None
+    insert_timeout_ms: Ms | None = None
+    insert_timeout_s: Seconds | None = None
+    spool: SpoolTable = SpoolTable()
+    ttl_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     disable_automatic_migrations: bool = False
     kafka: Annotated[dict[str, Any], refused_table("Kafka")] = {}
 
@@ -309,8 +330,15 @@ class CacheValkeyTable(Table):
 class CacheTable(Table):
     """``[gateway.cache]``."""
 
-    enabled: Annotated[bool, unsupported("the cache")] | None = None
+    enabled: bool | None = None
+    """False: what callers ask of it has no effect."""
     backend: Literal["auto", "clickhouse", "valkey"] = "auto"
+    """Harmless: answers are in memory and in ClickHouse, whatever it says."""
+    memory_bytes: CountOrZero | None = None
+    entry_bytes: Count | None = None
+    lookup_timeout_ms: Ms | None = None
+    lookup_timeout_s: Seconds | None = None
+    scope: Literal["tenant", "global"] | None = None
     valkey: CacheValkeyTable = CacheValkeyTable()
 
 

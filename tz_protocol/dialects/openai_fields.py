@@ -7,7 +7,7 @@ are; what one endpoint's members mean is that endpoint's module.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from tz_protocol.errors import (
     UpstreamRefused,
 )
 from tz_protocol.types.http import Headers, HttpRequest, RequestHead
+from tz_protocol.types.records import CacheOptions
 from tz_protocol.types.request import Extensions, ParsedRequest, Target
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.usage import Usage
@@ -31,6 +32,7 @@ from tz_protocol.wire.json import (
     kind_of_value,
     parse_object,
     read_boolean,
+    read_integer,
     read_object,
     read_string,
     scan_object,
@@ -223,11 +225,44 @@ def _read_episode(value: Raw, path: str) -> str:
     return text
 
 
-_EXTENSIONS = {
+def _read_cache(value: Raw, path: str) -> CacheOptions:
+    members = read_object(value, path)
+    found: dict[str, Any] = {}
+    for name, raw in members.items():
+        place = f"{path}.{shortened(name)}"
+        if name == "enabled":
+            found["enabled"] = _read_word(raw, place, CACHE_MODES)
+        elif name == "max_age_s":
+            if raw != NULL:
+                found["max_age"] = float(read_integer(raw, place, 0))
+        else:
+            message = f"{place!r} is not known; there are: enabled, max_age_s."
+            raise InvalidRequest(message, param=place, code="unknown_parameter")
+    return CacheOptions(**found)
+
+
+def _read_capture(value: Raw, path: str) -> str:
+    return _read_word(value, path, ("full", "redacted", "none"))
+
+
+def _read_word(value: Raw, path: str, words: tuple[str, ...]) -> str:
+    word = read_string(value, path)
+    if word not in words:
+        known = ", ".join(words)
+        message = f"Invalid {path!r}: expected one of {known}."
+        raise InvalidRequest(message, param=path, code="invalid_value")
+    return word
+
+
+CACHE_MODES = ("on", "off", "read_only", "write_only")
+
+_EXTENSIONS: dict[str, Callable[[Raw, str], Any]] = {
     "credentials": _read_credentials,
     "episode_id": _read_episode,
     "tags": _read_tags,
     "dryrun": read_boolean,
+    "cache_options": _read_cache,
+    "capture": _read_capture,
 }
 
 

@@ -25,14 +25,10 @@ from tz_protocol.errors import (
     Overloaded,
     TooLarge,
 )
+from tz_protocol.flows.answering import answer_again, require_room
 from tz_protocol.flows.attempt import Answered
-from tz_protocol.flows.identity import (
-    attribute,
-    identify,
-    reserve,
-    resolve_for,
-    settle,
-)
+from tz_protocol.flows.identity import attribute, identify, reserve, resolve_for, settle
+from tz_protocol.flows.keeping import Said, keep, leave
 from tz_protocol.flows.pinging import Pinger, can_ping
 from tz_protocol.flows.relay import fail, relay
 from tz_protocol.flows.trying import first_answer, make_plan
@@ -87,6 +83,7 @@ class Exchange:
         "principal",
         "record",
         "response_headers",
+        "said",
         "settings",
         "snapshot",
         "trace_headers",
@@ -137,6 +134,8 @@ class Exchange:
             started_at=gateway.wall_clock(),
             started=now,
         )
+        self.said = Said()
+        """What the record and the cache may need of the answer."""
         self._held = 0
         self._is_admitted = False
         self._plan: Plan[Candidate] | None = None
@@ -192,8 +191,11 @@ class Exchange:
         record.stage = Stage.REQUIRE
         require(model, self.endpoint.capability)
         record.stage = Stage.ADMIT
+        require_room(self.gateway)
         reserve(self, model, body)
         yield from self._admit(model)
+        if (yield from answer_again(self, model)):
+            return
         record.stage = Stage.ROUTE
         answered = yield from self._route(model)
         self._commit(answered)
@@ -253,7 +255,7 @@ class Exchange:
         trying = first_answer(self, plan)
         after = policy_of(model, self.snapshot).stream.ping_after
         if after is not None and self.parsed.is_stream:
-            encoder = self._encoder(model.name)
+            encoder = self.encoder(model.name)
             if can_ping(encoder):
                 self.ping_after = after
                 self._pinger = Pinger(self, after, encoder)
@@ -270,7 +272,7 @@ class Exchange:
         record.dropped = answered.dropped
         if answered.stream is None and self._plan is not None:
             self._plan.completed(answered.step)
-        self._release_body()
+        self.release_body()
 
     def _render(self, answered: Answered) -> Flow[None]:
         """Step 6: the whole answer, in the caller's format, in one write."""
@@ -280,18 +282,17 @@ class Exchange:
             message = "an attempt answered with neither a response nor a stream"
             raise RuntimeError(message)
         head, body = self.endpoint.dialect.render_response(
-            self.parsed, response, self._identity(answered.candidate.model.name)
+            self.parsed, response, self.identity(answered.candidate.model.name)
         )
-        record.usage = response.usage
-        yield from self._send_whole(
-            ResponseHead(head.status, (*head.headers, *self.facts(answered))), body
-        )
+        record.usage, self.said.body = response.usage, body
+        head = ResponseHead(head.status, (*head.headers, *self.facts()))
+        yield from self.send_whole(head, body, Outcome.OK)
         self.conclude(Outcome.OK)
 
     def _relay(self, answered: Answered) -> Flow[None]:
         """Step 6 for streams: pieces as they come."""
         plan, step = self._plan, answered.step
-        encoder = self._encoder(answered.candidate.model.name)
+        encoder = self.encoder(answered.candidate.model.name)
         try:
             failure = yield from relay(self, answered, encoder)
         finally:
@@ -304,11 +305,12 @@ class Exchange:
         else:
             plan.failed(step, failure, self.gateway.context.now)
 
-    def _encoder(self, model: str) -> Encoder:
+    def encoder(self, model: str) -> Encoder:
+        """Return what makes a stream's bytes of its parts."""
         encoder_of = self.endpoint.dialect.stream_encoder
         if encoder_of is None:
             raise InvalidRequest("This endpoint does not stream.", param="stream")
-        return encoder_of(self.parsed, self._identity(model))
+        return encoder_of(self.parsed, self.identity(model))
 
     # -- answering ----------------------------------------------------------------
 
@@ -324,7 +326,10 @@ class Exchange:
         headers = (*headers, *self.response_headers)
         yield from SendHead(self.send_deadline(), ResponseHead(status, headers))
 
-    def _send_whole(self, head: ResponseHead, body: bytes) -> Flow[None]:
+    def send_whole(
+        self, head: ResponseHead, body: bytes, outcome: Outcome
+    ) -> Flow[None]:
+        """Send a whole answer; *outcome* is what it comes to if it arrives."""
         self.is_begun = True
         self.record.status = head.status
         headers = (
@@ -332,25 +337,25 @@ class Exchange:
             ("content-length", str(len(body))),
             *self.response_headers,
         )
+        self.record.bytes_out = len(body)
+        yield from keep(self, outcome)
         deadline = self.send_deadline()
         yield from SendHead(deadline, ResponseHead(head.status, headers))
-        self.record.bytes_out = len(body)
         yield from SendBody(deadline, body, end=True)
 
     def _refuse(self, error: GatewayError) -> Flow[None]:
         """Answer with *error*, or break off what has begun."""
         record = self.record
         record.error = error.code or error.kind
-        self._release_body()
+        self.release_body()
         if self.is_begun:
             yield from self._break_off(error)
             return
         debug = self.settings.debug
         head, body = self.endpoint.dialect.render_error(error, debug)
         self.conclude(_OUTCOMES.get(type(error), Outcome.ERROR))
-        yield from self._send_whole(
-            ResponseHead(head.status, (*head.headers, *self._attempt_facts())), body
-        )
+        head = ResponseHead(head.status, (*head.headers, *self._attempt_facts()))
+        yield from self.send_whole(head, body, Outcome.ERROR)
 
     def _break_off(self, error: GatewayError) -> Flow[None]:
         """Tell of *error* in what has begun, if only comments have gone out so far."""
@@ -389,7 +394,8 @@ class Exchange:
         """
         return max(self.deadline, self.goodbye_deadline())
 
-    def _identity(self, model: str) -> Identity:
+    def identity(self, model: str) -> Identity:
+        """Return what the answer is stamped with; *model* is who made it."""
         record = self.record
         return Identity(
             id=record.id,
@@ -398,14 +404,16 @@ class Exchange:
             created=int(record.started_at),
         )
 
-    def facts(self, answered: Answered) -> Headers:
+    def facts(self) -> Headers:
         """Return the headers that say who answered, and how."""
         record = self.record
-        facts = (
-            ("x-tz-model", answered.candidate.model.name),
-            ("x-tz-provider", answered.candidate.settings.name),
+        facts: Headers = (
+            ("x-tz-model", record.model or ""),
+            ("x-tz-provider", record.provider or ""),
             *self._attempt_facts(),
         )
+        if record.cache:
+            facts = (*facts, ("x-tz-cache", record.cache))
         if record.dropped:
             facts = (*facts, ("x-tz-dropped-params", ", ".join(record.dropped)))
         return tuple((name, _header_safe(value)) for name, value in facts)
@@ -426,13 +434,14 @@ class Exchange:
         if self.record.outcome is None:
             self.record.outcome = outcome
 
-    def _release_body(self) -> None:
+    def release_body(self) -> None:
+        """Give back the memory that the request's body was counted with."""
         held, self._held = self._held, 0
         if held:
             self.gateway.memory.give(held)
 
     def _settle(self) -> None:
-        self._release_body()
+        self.release_body()
         if self.answered is not None:
             self.answered.close()
         if self._plan is not None:
@@ -446,6 +455,7 @@ class Exchange:
         if record.outcome is Outcome.OK:
             record.stage = Stage.DONE
         record.duration = self.seconds()
+        leave(self)
         self.gateway.settle(record)
 
 

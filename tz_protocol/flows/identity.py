@@ -106,7 +106,7 @@ def settle(exchange: Exchange) -> None:
     """
     record, lease = exchange.record, exchange.lease
     usage, tokens = record.usage, None
-    if record.provider is None:
+    if record.provider is None or record.cache == "hit":
         tokens, record.cost = 0, _ZERO
     elif usage is not None:
         tokens = usage.total_tokens

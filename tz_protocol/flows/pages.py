@@ -64,6 +64,9 @@ def health(gateway: Gateway, principal: Principal | None) -> tuple[int, str, byt
     body: dict[str, Any] = {"gateway": "error" if problems else "ok"}
     if problems:
         body["problems"] = problems
+    degraded = gateway.stores.problems()
+    if degraded:
+        body["degraded"] = degraded
     targets = gateway.targets()
     if targets:
         body["targets"] = [_target(*target) for target in targets]
@@ -94,6 +97,9 @@ def readyz(gateway: Gateway, principal: Principal | None) -> tuple[int, str, byt
     problems = gateway.problems()
     if problems:
         return 503, _TEXT, ("not ready: " + "; ".join(problems) + "\n").encode()
+    degraded = gateway.stores.problems()
+    if degraded:
+        return 200, _TEXT, ("ready, degraded: " + "; ".join(degraded) + "\n").encode()
     return 200, _TEXT, b"ready\n"
 
 

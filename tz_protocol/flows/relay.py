@@ -21,6 +21,7 @@ from tz_protocol.errors import (
     UpstreamTimeout,
 )
 from tz_protocol.flows.attempt import Answered
+from tz_protocol.flows.keeping import keep
 from tz_protocol.flows.openstream import OpenStream
 from tz_protocol.machine import Shutdown
 from tz_protocol.operations import AbortBody, Flow, SendBody
@@ -62,7 +63,7 @@ def relay(
     first = _encoded(exchange, events, encoder)
     # Only now does the encoder know what it sends: see Encoder.content_type.
     headers = (("content-type", encoder.content_type), *STREAM_HEADERS)
-    yield from exchange.begin(200, (*headers, *exchange.facts(answered)))
+    yield from exchange.begin(200, (*headers, *exchange.facts()))
     try:
         failure = yield from _pump(exchange, answered, stream, encoder, first)
     except Interrupted as interrupt:
@@ -98,6 +99,7 @@ def _pump(
                 return end.error
             data += encoder.finish(record.usage)
             record.bytes_out += len(data)
+            yield from keep(exchange, Outcome.OK)
             yield from SendBody(exchange.send_deadline(), data, end=True)
             exchange.conclude(Outcome.OK)
             return None
@@ -139,13 +141,15 @@ def _encoded(
     exchange: Exchange, events: list[StreamEvent], encoder: Encoder
 ) -> _Encoded:
     """Return the client's bytes for *events*, and the end if it is among them."""
-    record = exchange.record
+    record, said = exchange.record, exchange.said
     out: list[bytes] = []
     end: StreamDone | StreamFailed | None = None
     for event in events:
         if type(event) is StreamPart:
             if event.usage is not None:
                 record.usage = event.usage
+            if said.limit:
+                said.hear(event)
             out.append(encoder.encode(event))
         elif isinstance(event, (StreamDone, StreamFailed)):
             end = event
@@ -187,4 +191,5 @@ def fail(
         return
     data += last_words
     exchange.record.bytes_out += len(data)
-    yield from SendBody(deadline, data, end=True)
+    yield from keep(exchange, Outcome.PARTIAL)
+    yield from SendBody(exchange.goodbye_deadline(), data, end=True)

@@ -55,6 +55,7 @@ def services_of(gateway: Gateway) -> tuple[tuple[str, Callable[[], Flow[None]]],
         ("limit_sync", lambda: sync_limits(gateway)),
         ("tokens", tokens.run),
         ("aws_credentials", credentials.run),
+        *gateway.stores.services(),
     )
 
 

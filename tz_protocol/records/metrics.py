@@ -47,6 +47,24 @@ _HELP: dict[str, tuple[str, str]] = {
     "tz_redis_up": ("gauge", "1 while the tables from Redis are current."),
     "tz_redis_models": ("gauge", "Models from Redis."),
     "tz_api_keys": ("gauge", "API keys from Redis."),
+    "tz_cache_lookups_total": ("counter", "Lookups in the cache, by result and tier."),
+    "tz_cache_writes_total": ("counter", "Answers for the cache's store, by result."),
+    "tz_cache_entries": ("gauge", "Answers remembered by this process."),
+    "tz_cache_bytes": ("gauge", "Bytes of them."),
+    "tz_records_accepted_total": ("counter", "Records taken."),
+    "tz_records_recovered_total": ("counter", "Records found in the spool."),
+    "tz_records_written_total": ("counter", "Records that ClickHouse has."),
+    "tz_records_dropped_total": ("counter", "Records that nobody will see, by reason."),
+    "tz_records_unsafe_total": ("counter", "Answers sent before a record was safe."),
+    "tz_records_queued": ("gauge", "Records in memory only."),
+    "tz_records_spooled": ("gauge", "Records on disk."),
+    "tz_spool_bytes": ("gauge", "Bytes of the spool."),
+    "tz_spool_damage_total": ("counter", "Stretches of the spool that are no record."),
+    "tz_spool_failures_total": ("counter", "Operations on the spool that failed."),
+    "tz_spool_segments_dropped_total": ("counter", "Unread segments given up."),
+    "tz_clickhouse_up": ("gauge", "1 while ClickHouse takes records."),
+    "tz_clickhouse_failures_total": ("counter", "Writes of records that failed."),
+    "tz_cost_total": ("counter", "What answers cost, in the currency of the prices."),
     "tz_connections": ("gauge", "Client connections open."),
     "tz_requests_in_flight": ("gauge", "Exchanges past admission."),
     "tz_requests_queued": ("gauge", "Exchanges waiting for admission."),
@@ -134,6 +152,10 @@ class Metrics:
             self.add("tz_skipped_events_total", record.skipped_events, model=model)
 
     def _count_tokens(self, record: Record, model: str) -> None:
+        if record.cache == "hit":
+            return
+        if record.cost is not None:
+            self.add("tz_cost_total", float(record.cost), model=model)
         usage = record.usage
         if usage is None:
             self.add("tz_usage_unknown_total", model=model)

@@ -25,6 +25,8 @@ class Stage(enum.StrEnum):
     RESOLVE = "resolve"
     REQUIRE = "require"
     ADMIT = "admit"
+    CACHE = "cache"
+    """Looking for an answer that was given before."""
     ROUTE = "route"
     OPEN = "open"
     """Connecting to a provider and waiting for its head."""
@@ -70,10 +72,10 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
     ended: float | None = None
     is_reused: bool = False
     """True if a kept connection was used."""
-    is_hedge: bool = False
-    """True if it was begun beside a slow one."""
     request_id: str | None = None
     """The provider's own id of the request."""
+    is_hedge: bool = False
+    """True if it was begun beside a slow one."""
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -126,3 +128,7 @@ class Record(msgspec.Struct, kw_only=True):
     model_id: str | None = None
     cost: Decimal | None = None
     """In the currency of the prices; None if unknown."""
+    price_id: str | None = None
+    """Which prices the cost comes from; None if none was applied."""
+    cache: str = ""
+    """``hit`` or ``miss`` if the cache was asked, empty if it was not."""

@@ -8,6 +8,8 @@ scenarios that every transport is run through.
 from __future__ import annotations
 
 from tz_protocol.testing.callers import ScriptedResponse
+from tz_protocol.testing.clickhouse import ScriptedClickHouse
+from tz_protocol.testing.disk import ScriptedDisk
 from tz_protocol.testing.messages import (
     LAST_CHUNK,
     Message,
@@ -83,6 +85,8 @@ __all__ = [
     "Recording",
     "Reset",
     "Script",
+    "ScriptedClickHouse",
+    "ScriptedDisk",
     "ScriptedRedis",
     "ScriptedRequest",
     "ScriptedResponse",

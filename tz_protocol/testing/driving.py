@@ -40,6 +40,7 @@ from tz_protocol.testing.callers import Caller
 from tz_protocol.testing.peers import Stream
 from tz_protocol.testing.stores import Asking
 from tz_protocol.testing.surroundings import AT_ONCE, Process
+from tz_protocol.testing.working import IN_THREADS, Working
 from tz_protocol.testing.worlds import (
     Failure,
     ProxiedReply,
@@ -88,7 +89,7 @@ class Driver:
         self._reading: Stream | None = None
         self._writing: Stream | None = None
         self._signal: Signal | None = None
-        self._asking: Asking | None = None
+        self._asking: Asking | Working | None = None
 
     @property
     def is_done(self) -> bool:
@@ -405,6 +406,9 @@ class Driver:
         store = self.sim.surroundings.redis_at(operation.url)
         self._asking = Asking(self, store, operation)
 
+    def _work(self, operation: Operation[Any]) -> None:
+        self._asking = Working(self, operation)
+
     # -- processes and signals ----------------------------------------------------
 
     def _next_signal(self, operation: NextSignal) -> None:
@@ -483,4 +487,5 @@ _PERFORM: dict[OperationType, Callable[[Driver, Any], None]] = {
     Write: Driver._write,
     WriteEof: Driver._write_eof,
     WriteRead: Driver._write,
+    **dict.fromkeys(IN_THREADS, Driver._work),
 }

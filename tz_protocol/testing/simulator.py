@@ -89,6 +89,8 @@ class Simulator:
         """Of every spawned machine, in order; not of the arms."""
         self.trace: list[str] = []
         """A line for each operation and each answer; see :meth:`trace_text`."""
+        self.is_killed = False
+        """True from :meth:`kill` on."""
         self._seed = seed
         self._sequence = 0
         self._queue: list[tuple[float, int, int, Timer]] = []
@@ -172,6 +174,15 @@ class Simulator:
         """Run everything up to and including *time*; the clock then shows it."""
         self._run(lambda: self._next_time() > time)
         self.now = max(self.now, time)
+
+    def kill(self) -> None:
+        """End the process as SIGKILL does: nothing happens in it any more.
+
+        What it did to the world stays; give that to another simulator.
+        """
+        self.is_killed = True
+        self._queue.clear()
+        self.world.disk.killed(self)
 
     def tell(self, event: Event) -> None:
         """Tell *event* to every machine that runs, as a driver does on a signal."""

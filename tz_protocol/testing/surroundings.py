@@ -25,6 +25,7 @@ from tz_protocol.operations import (
     WriteFile,
 )
 from tz_protocol.storeops import RandomBytes
+from tz_protocol.testing.clickhouse import ScriptedClickHouse
 from tz_protocol.testing.redis import ScriptedRedis
 from tz_protocol.testing.worlds import (
     Behaviour,
@@ -122,6 +123,16 @@ class Surroundings:
         """
         found = self.world.redis.get(url.reveal())
         assert found is not None, "the world has no Redis at this URL"
+        return found
+
+    def clickhouse_at(self, url: Secret) -> ScriptedClickHouse:
+        """Return the server at *url*.
+
+        Raises:
+            AssertionError: The world has none there.
+        """
+        found = self.world.clickhouse.get(url.reveal())
+        assert found is not None, "the world has no ClickHouse at this URL"
         return found
 
     def random_bytes(self, operation: RandomBytes) -> bytes:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from tz_protocol.machine import Event
+from tz_protocol.testing.clickhouse import ScriptedClickHouse
+from tz_protocol.testing.disk import ScriptedDisk
 from tz_protocol.testing.messages import (
     LAST_CHUNK,
     chunk,
@@ -401,6 +403,11 @@ class World:
 
     redis: dict[str, ScriptedRedis] = field(default_factory=dict)
     """Servers for ``RedisCommands`` and ``RedisMessages``, by URL."""
+    clickhouse: dict[str, ScriptedClickHouse] = field(default_factory=dict)
+    """Servers for ``ClickHouseQuery`` and ``ClickHouseInsert``, by URL; what
+    ``OpenEmbedded`` opens at ``/path`` is ``http://embedded/path``."""
+    disk: ScriptedDisk = field(default_factory=ScriptedDisk)
+    """For the spool."""
 
     def upstream(
         self,

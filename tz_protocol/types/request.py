@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from tz_protocol.types.records import CacheOptions, Capture
 from tz_protocol.types.secret import Secret
 
 __all__ = ["Extensions", "Identity", "ParsedRequest", "Target"]
@@ -23,6 +24,9 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True):
     """Free labels for the record."""
     dryrun: bool = False
     """True: leave no record."""
+    cache_options: CacheOptions = CacheOptions()
+    capture: Capture | None = None
+    """How much of the content may be kept; None: as the configuration says."""
 
 
 class ParsedRequest(msgspec.Struct, kw_only=True):

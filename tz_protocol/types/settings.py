@@ -14,6 +14,7 @@ from msgspec import Raw
 from tz_protocol.types.keys import Access
 from tz_protocol.types.policy import BreakerPolicy, HedgeShare, Policy, RetryShare
 from tz_protocol.types.prices import Price
+from tz_protocol.types.records import CacheSettings, RecordSettings
 from tz_protocol.types.secret import Secret
 
 __all__ = [
@@ -207,6 +208,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     authentication: bool | None = None
     """None: off on loopback, required elsewhere."""
     observability: bool | None = None
+    """True: do not start without a store; False: keep no records; None: if there is
+    one."""
+    records: RecordSettings = RecordSettings()
+    cache: CacheSettings = CacheSettings()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

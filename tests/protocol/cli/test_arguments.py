@@ -18,7 +18,7 @@ from tz_protocol.cli.options import (
     Source,
     Worker,
 )
-from tz_protocol.cli.usage import HELP, KEYS_HELP
+from tz_protocol.cli.usage import HELP, KEYS_HELP, STORE_HELP
 
 
 def parse(text):
@@ -68,6 +68,7 @@ ACCEPTED = {
     "version": ("--version", Say(text=f"tz-gateway {__version__}\n")),
     "version-short": ("-V", Say(text=f"tz-gateway {__version__}\n")),
     "help": ("--help", Say(text=HELP)),
+    "help-of-tail": ("tail --help", Say(text=STORE_HELP)),
     "help-of-keys": ("keys create --help", Say(text=KEYS_HELP)),
     "help-short-of-a-command": ("demo -h", Say(text=HELP)),
     "help-beside-what-would-be-refused": ("--tls-key k --help", Say(text=HELP)),
@@ -168,7 +169,9 @@ def test_arguments_whatever_is_typed_there_is_an_invocation(argv):
 # -- help -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [HELP, KEYS_HELP], ids=["all", "keys"])
+@pytest.mark.parametrize(
+    "text", [HELP, KEYS_HELP, STORE_HELP], ids=["all", "keys", "store"]
+)
 def test_help_fits_a_terminal(text):
     lines = text.splitlines()
     assert len(lines) <= 40
@@ -176,7 +179,9 @@ def test_help_fits_a_terminal(text):
 
 
 def test_help_names_every_option_that_is_not_hidden():
-    words = {re.split(r"[,\[]", word)[0] for word in (HELP + KEYS_HELP).split()}
+    words = {
+        re.split(r"[,\[]", word)[0] for word in (HELP + KEYS_HELP + STORE_HELP).split()
+    }
     shown = OPTIONS.keys() & words
     assert shown == {name for name, option in OPTIONS.items() if not option.is_hidden}
 

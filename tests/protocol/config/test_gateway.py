@@ -108,7 +108,7 @@ HARMLESS = """
     auth = { cache = { enabled = true, ttl_ms = 1000 } }
     observability.async_writes = true
     observability.backend = "clickhouse"
-    observability.batch_writes = { enabled = true, max_rows = 5 }
+    observability.batch_writes = { enabled = true, max_rows_postgres = 5 }
     observability.kafka = { enabled = false }
     export.otlp.traces = { format = "openinference", extra_headers = { a = "b" } }
     cache = { backend = "valkey", valkey.ttl_s = 86400 }
@@ -173,8 +173,9 @@ NO_KEYS = (
         (
             "observability.enabled = true",
             (
-                "2: gateway.observability.enabled: observability (records in a "
-                "database) is not supported yet; set this to false or remove it"
+                "2: gateway.observability.enabled: records need a store: set "
+                "TENSORZERO_CLICKHOUSE_URL to http(s)://... of a ClickHouse, or to "
+                "chdb:///FOLDER for the embedded engine"
             ),
         ),
         (

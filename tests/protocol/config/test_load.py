@@ -23,6 +23,7 @@ from tz_protocol.config.access import REDIS_LOCATION
 from tz_protocol.config.document import Document
 from tz_protocol.config.load import build, describe, describe_json, locations, parse
 from tz_protocol.config.proxies import PROXY_LOCATIONS
+from tz_protocol.config.records import CLICKHOUSE_LOCATION
 from tz_protocol.errors import ConfigError
 from tz_protocol.providers import PROVIDERS, by_name
 from tz_protocol.providers.aws import REGION_LOCATIONS
@@ -206,6 +207,7 @@ def test_build_bad_proxy_is_one_problem_without_its_value():
 ALWAYS = (
     *PROXY_LOCATIONS,
     REDIS_LOCATION,
+    CLICKHOUSE_LOCATION,
     *REGION_LOCATIONS,
 )
 
@@ -324,7 +326,7 @@ def test_build_reads_nothing():
     with no_io():
         document = parse([("a", text)])
         secrets = dict.fromkeys(locations(document), Secret("sk"))
-        del secrets[REDIS_LOCATION]
+        del secrets[REDIS_LOCATION], secrets[CLICKHOUSE_LOCATION]
         snapshot = build(document, secrets)
         describe(snapshot)
         describe_json(snapshot)
@@ -407,6 +409,7 @@ def outcome(document: Document) -> tuple[str, str]:
     """Return what is wrong with *document*, and what it comes to if nothing is."""
     secrets = dict.fromkeys(locations(document), Secret(SECRET))
     secrets[REDIS_LOCATION] = Secret(f"redis://:{SECRET}@h")
+    secrets[CLICKHOUSE_LOCATION] = Secret(f"http://u:{SECRET}@h/d")
     try:
         snapshot = build(document, secrets)
     except ConfigError as error:

@@ -181,13 +181,14 @@ class Served:
         seed: int = 0,
         splits: tuple[int, ...] = (),
         repeat: bool = False,
+        first_id: int = 1,
     ) -> None:
         world = World()
         for host, connections in zip(HOSTS, upstreams, strict=False):
             world.upstream(host, 80, *connections, repeat=repeat)
         hosts = HOSTS[: len(upstreams)]
         self.sim = Simulator(world, seed=seed, splits=splits)
-        counter = itertools.count(1)
+        counter = itertools.count(first_id)
         self.gateway = Gateway(
             snapshot(hosts) if config is None else config,
             wall_clock=lambda: 1_750_000_000.0 + self.sim.now - self.sim.start,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tz_protocol.records.metrics import Metrics
 from tz_protocol.records.record import AttemptRecord, Outcome, Record
 from tz_protocol.types.usage import Usage
@@ -65,3 +67,18 @@ def test_metrics_settle_counts_each_attempt_under_a_known_name():
     text = metrics.render({("tz_connections", ()): 2.0})
     assert 'tz_attempts_total{model="t::*",provider="p",result="status_401"} 1' in text
     assert "tz_connections 2" in text
+
+
+def test_metrics_are_read_by_prometheus_as_they_are_meant():
+    metrics = Metrics()
+    for _ in range(2):
+        metrics.settle(record(usage=Usage(input_tokens=3, output_tokens=4)))
+    metrics.add("tz_limited_total", limit='a"b\\c\nd')
+    text = metrics.render({("tz_pool_connections", (("state", "idle"),)): 2.0})
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    assert found["tz_exchanges"].type == "counter"
+    assert found["tz_exchanges"].samples[0].value == 2.0
+    assert found["tz_exchange_seconds"].type == "histogram"
+    assert found["tz_limited"].samples[0].labels == {"limit": 'a"b\\c\nd'}
+    assert found["tz_pool_connections"].type == "gauge"
+    assert all(family.documentation for family in found.values())

@@ -1,0 +1,418 @@
+"""Records reach the store, each once, whatever happens to the store and the disk."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.protocol.flows.recording import FOLDER, Recording, vars_of
+from tz_protocol.flows.spooling import APPEND_SECONDS
+
+
+def test_records_in_good_times_are_written_within_the_flush_interval():
+    run = Recording(flush=0.2)
+    run.offer(3)
+    assert run.counts.queued == 3
+    run.wait(0.3)
+    assert run.written() == run.offered
+    assert run.counts.written == 3
+    assert len([i for i in run.server.inserts if i[0] == "Exchange"]) == 1
+
+
+def test_first_write_migrates_the_database_once():
+    run = Recording()
+    run.offer()
+    run.wait(1)
+    assert {"ChatInference", "ModelInference", "Exchange"} <= run.server.created
+    count = len(run.server.statements)
+    run.offer()
+    run.wait(1)
+    assert len(run.server.statements) == count
+
+
+def test_batch_that_is_full_is_written_at_once():
+    run = Recording(flush=60.0, batch_rows=2)
+    run.offer(5)
+    run.wait(0.1)
+    assert run.written() == run.offered[:4]
+    assert run.counts.queued == 1
+
+
+def test_store_away_for_thirty_seconds_at_two_hundred_a_second_loses_nothing():
+    run = Recording(spool={})
+    run.offer_at_rate(200, 1)
+    run.server.state = "down"
+    run.offer_at_rate(200, 30)
+    assert run.counts.spooled > 5_000
+    assert run.recorder.problems() == ["ClickHouse takes no records"]
+    run.server.state = "up"
+    run.offer_at_rate(200, 2)
+    run.wait(60)
+    assert sorted(run.written()) == run.offered
+    assert run.counts.written == len(run.offered)
+    assert not run.disk.files
+    assert run.recorder.problems() == []
+
+
+def test_store_frozen_spools_after_the_insert_timeout():
+    run = Recording(spool={}, insert_timeout=10.0)
+    run.server.state = "frozen"
+    run.offer(2)
+    run.wait(15)
+    assert run.counts.spooled == 2
+    run.server.state = "up"
+    run.wait(10)
+    assert run.written() == run.offered
+
+
+def test_store_slow_by_five_seconds_writes_everything_once():
+    run = Recording(spool={}, insert_timeout=10.0)
+    run.server.latency = 5.0
+    run.offer_at_rate(50, 20)
+    run.server.latency = 0.0
+    run.wait(60)
+    assert sorted(run.written()) == run.offered
+
+
+def test_store_slower_than_the_timeout_writes_everything_once():
+    # every insert is carried out after it was given up
+    run = Recording(spool={}, insert_timeout=2.0)
+    run.offer()
+    run.wait(1)
+    run.server.latency = 3.0
+    run.offer_at_rate(20, 20)
+    run.server.latency = 0.0
+    run.wait(60)
+    assert sorted(run.written()) == run.offered
+
+
+def test_acknowledgement_lost_is_no_duplicate():
+    run = Recording(spool={})
+    run.server.lost_acks = 3
+    run.offer(4)
+    run.wait(30)
+    assert run.written() == run.offered
+    assert run.counts.written == 4
+
+
+def test_store_without_a_spool_keeps_what_memory_holds_and_counts_the_rest():
+    run = Recording(queue_rows=10)
+    run.server.state = "down"
+    run.offer(25)
+    run.wait(5)
+    assert vars_of(run.counts)["dropped"] == {"queue_full": 15}
+    run.server.state = "up"
+    run.wait(20)
+    assert run.written() == run.offered[:10]
+
+
+def test_bytes_bound_the_memory_too():
+    run = Recording(queue_bytes=10_000, batch_bytes=100_000)
+    run.server.state = "down"
+    run.offer(20, size=1_000)
+    assert run.counts.dropped["queue_full"] > 10
+
+
+# -- what the server refuses ----------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["252", "241", "243", "159", "202", "497"])
+def test_refusal_that_time_mends_is_tried_again(code):
+    run = Recording(spool={})
+    run.server.refusals = [code, code]
+    run.offer(3)
+    run.wait(30)
+    assert run.written() == run.offered
+    assert run.dead() == []
+
+
+def test_bad_rows_are_halved_out_and_set_aside():
+    run = Recording(spool={})
+    run.offer(20)
+    bad = {run.offered[3], run.offered[11]}
+    run.server.is_bad = lambda table, row: table == "Exchange" and row["id"] in bad
+    run.wait(5)
+    assert set(run.written()) == set(run.offered) - bad
+    assert len(run.written()) == 18
+    assert {line["row"]["id"] for line in run.dead()} == bad
+    assert run.dead()[0]["code"] == "27"
+    assert run.counts.dropped == {"rejected": 2}
+
+
+def test_bad_rows_and_a_lost_acknowledgement_are_no_duplicate():
+    run = Recording(spool={})
+    run.offer(16)
+    bad = {run.offered[5]}
+    run.server.is_bad = lambda table, row: row.get("id") in bad
+    run.server.lost_acks = 1
+    run.wait(30)
+    assert sorted(run.written()) == sorted(set(run.offered) - bad)
+
+
+def test_tables_that_vanish_are_made_again():
+    run = Recording(spool={})
+    run.offer()
+    run.wait(1)
+    run.server.created.clear()
+    run.server.tables.pop("TzMigration")
+    run.offer()
+    run.wait(20)
+    assert run.written() == run.offered
+
+
+# -- the disk -------------------------------------------------------------------
+
+
+def test_disk_full_keeps_records_in_memory_and_recovers():
+    run = Recording(spool={})
+    run.disk.capacity = 0
+    run.server.state = "down"
+    run.offer_at_rate(10, 10)
+    assert run.counts.queued == 100
+    assert "the spool cannot be written (full)" in run.recorder.problems()
+    run.disk.capacity = 1 << 30
+    run.wait(10)
+    assert run.counts.spooled == 100
+    run.server.state = "up"
+    run.wait(20)
+    assert sorted(run.written()) == run.offered
+
+
+def test_disk_read_only_at_start_is_told_and_costs_nothing_while_the_store_is_up():
+    run = Recording(spool={})
+    run.disk.failure = "readonly"
+    run.wait(40)
+    run.offer(3)
+    run.wait(1)
+    assert run.written() == run.offered
+    assert "the spool cannot be written (readonly)" in run.recorder.problems()
+
+
+def test_spool_over_its_bound_drops_the_newest():
+    run = Recording(spool={"bytes": 20_000}, queue_bytes=20_000, batch_bytes=5_000)
+    run.server.state = "down"
+    run.wait(1)
+    for _ in range(100):
+        run.offer(size=1_000)
+        run.wait(0.2)
+    assert run.disk_bytes_kept() <= 20_000
+    assert run.counts.dropped["spool_full"] > 30
+    run.server.state = "up"
+    run.wait(60)
+    assert sorted(run.written()) == run.offered[: len(run.written())]
+
+
+def test_spool_over_its_bound_drops_the_oldest_if_told_to():
+    run = Recording(
+        spool={"bytes": 20_000, "when_full": "drop_oldest"},
+        queue_bytes=20_000,
+        batch_bytes=5_000,
+    )
+    run.server.state = "down"
+    run.wait(1)
+    for _ in range(100):
+        run.offer(size=1_000)
+        run.wait(0.2)
+    assert run.counts.dropped["spool_full"] > 30
+    run.server.state = "up"
+    run.wait(60)
+    assert run.offered[-1] in run.written()
+    assert run.offered[0] not in run.written()
+    assert len(set(run.written())) == len(run.written())
+
+
+def test_no_room_rejects_requests_if_told_to():
+    run = Recording(
+        spool={"bytes": 5_000, "when_full": "reject_requests"}, queue_bytes=10_000
+    )
+    run.server.state = "down"
+    found = [run.recorder.rejects_requests]
+    for _ in range(20):
+        run.offer(size=1_000)
+        run.wait(1)
+    found.append(run.recorder.rejects_requests)
+    run.server.state = "up"
+    run.wait(60)
+    found.append(run.recorder.rejects_requests)
+    assert found == [False, True, False]
+
+
+# -- requests that wait ---------------------------------------------------------
+
+
+def test_spool_durability_waits_for_the_disk_only():
+    run = Recording(spool={}, durability="spool")
+    run.server.state = "down"
+    outcome = run.keep()
+    run.wait(0.0)
+    assert outcome.is_done
+    assert run.counts.spooled == 1
+    assert run.counts.queued == 0
+
+
+def test_requests_at_one_moment_share_an_append():
+    run = Recording(spool={}, durability="spool")
+    outcomes = [run.keep() for _ in range(50)]
+    run.wait(0.01)
+    assert all(outcome.is_done for outcome in outcomes)
+    assert run.disk.appends <= 2
+
+
+def test_slow_disk_delays_a_request_once_and_no_more():
+    run = Recording(spool={}, durability="spool")
+    run.disk.latency = 30.0
+    first = run.keep()
+    run.wait(APPEND_SECONDS + 0.01)
+    assert first.is_done
+    started = run.sim.now
+    second = run.keep()
+    run.wait(0.01)
+    assert second.finished_at == started
+    run.disk.latency = 0.0
+    run.wait(60)
+    assert sorted(run.written()) == run.offered
+
+
+def test_sync_durability_waits_for_the_store():
+    run = Recording(durability="sync", flush=60.0)
+    run.server.latency = 0.5
+    run.offer()
+    run.wait(70)
+    outcome = run.keep()
+    run.wait(0.4)
+    assert not outcome.is_done
+    run.wait(0.7)
+    assert outcome.is_done
+    assert run.written() == run.offered
+
+
+def test_sync_durability_gives_up_after_its_timeout():
+    run = Recording(durability="sync", insert_timeout=3.0)
+    run.server.state = "down"
+    outcome = run.keep()
+    run.wait(2.9)
+    assert not outcome.is_done
+    run.wait(0.2)
+    assert outcome.is_done
+    assert 'reason="timeout"' in run.metrics.render({})
+
+
+# -- the end --------------------------------------------------------------------
+
+
+def test_end_in_good_times_writes_everything():
+    run = Recording(flush=60.0)
+    run.offer(5)
+    run.finish()
+    assert run.written() == run.offered
+    assert run.counts.queued == 0
+
+
+def test_end_while_the_store_is_away_spools_everything():
+    run = Recording(spool={})
+    run.server.state = "down"
+    run.offer(5)
+    run.finish()
+    assert run.counts.queued == 0
+    assert run.counts.spooled == 5
+
+
+def test_end_while_the_store_is_frozen_spools_everything():
+    run = Recording(spool={}, insert_timeout=60.0)
+    run.server.state = "frozen"
+    run.offer(5)
+    run.wait(1)
+    run.finish(2.0)
+    assert run.counts.queued == 0
+
+
+def test_end_with_neither_says_how_many_are_lost():
+    run = Recording()
+    run.server.state = "down"
+    run.offer(5)
+    run.finish(1.0)
+    assert run.counts.queued == 5
+
+
+@pytest.mark.parametrize("spool", [{}, None], ids=["spool", "no-spool"])
+def test_killed_in_async_mode_loses_only_what_was_in_memory(spool):
+    run = Recording(spool=spool)
+    run.offer_at_rate(200, 2)
+    queued = run.counts.queued
+    run.sim.kill()
+    assert len(run.offered) - len(run.written()) == queued <= 50
+
+
+def test_killed_in_spool_mode_every_kept_record_is_there_once():
+    kept: list[str] = []
+    run = Recording(spool={}, durability="spool")
+    for second in range(40):
+        run.server.state = "down" if 5 <= second < 35 else "up"
+        for _ in range(200):
+            run.keep(kept)
+            run.wait(1 / 200)
+        if second == 20:
+            run.sim.kill()
+            later = Recording(
+                disk=run.disk,
+                server=run.server,
+                spool={},
+                durability="spool",
+                start=run.sim.now + 3.0,
+            )
+            run = later
+    run.wait(60)
+    assert len(kept) >= 39 * 200
+    written = run.written()
+    assert len(written) == len(set(written))
+    assert set(kept) <= set(written)
+    assert [name for name in run.disk.files if name != f"{FOLDER}/dead.jsonl"] == []
+
+
+@given(
+    kill_after=st.integers(0, 400),
+    faults=st.lists(
+        st.sampled_from(["down", "up", "lost", "slow", "fast", "full", "room"]),
+        max_size=12,
+    ),
+)
+@settings(max_examples=25, deadline=None)
+def test_killed_anywhere_among_faults_every_kept_record_is_there_once(
+    kill_after, faults
+):
+    kept: list[str] = []
+    run = Recording(spool={}, durability="spool", insert_timeout=1.0, batch_rows=30)
+    for step in range(400):
+        if step % 30 == 0 and faults:
+            _suffer(run, faults.pop())
+        run.keep(kept if run.recorder.spooler.can_take(0) else None)
+        run.wait(0.01)
+        if step == kill_after:
+            run.sim.kill()
+            run = Recording(
+                disk=run.disk,
+                server=run.server,
+                spool={},
+                durability="spool",
+                insert_timeout=1.0,
+                batch_rows=30,
+                start=run.sim.now + 1.0,
+            )
+    for fault in ("up", "fast", "room"):
+        _suffer(run, fault)
+    run.wait(120)
+    written = run.written()
+    assert len(written) == len(set(written))
+    assert run.counts.queued == run.counts.spooled == 0
+
+
+def _suffer(run: Recording, fault: str) -> None:
+    if fault in ("down", "up"):
+        run.server.state = "up" if fault == "up" else "down"
+    elif fault == "lost":
+        run.server.lost_acks = 2
+    elif fault in ("slow", "fast"):
+        run.server.latency = 1.5 if fault == "slow" else 0.0
+    else:
+        run.disk.capacity = 0 if fault == "full" else 1 << 30

@@ -1,0 +1,278 @@
+"""Records -> ClickHouse, whatever becomes of ClickHouse meanwhile.
+
+The one rule: no record is lost silently. It waits in memory, bounded, in batches; a
+batch that the store does not take goes to disk, bounded, and from there to the store
+when that is back, the oldest first; what fits nowhere is counted as dropped, by reason.
+A request waits for none of this unless the durability says so, and then only for its
+own record. Where each record is at any time is ``records/queue.py``'s business, the
+disk ``spooling.py``'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tz_protocol.errors import (
+    OperationBroken,
+    OperationError,
+    OperationTimeout,
+    StoreError,
+    StoreRefused,
+)
+from tz_protocol.flows.clickhouse import ClickHouse
+from tz_protocol.flows.migrate import migrate
+from tz_protocol.flows.spooling import FILE_SECONDS, Spooler
+from tz_protocol.flows.writing import MISSING_TABLE, Rejected, render, write
+from tz_protocol.notices import LogLine
+from tz_protocol.operations import All, Flow, Signal, Sleep, Wait
+from tz_protocol.recordops import ReadFile
+from tz_protocol.records.batch import Batch, Segment
+from tz_protocol.records.entry import Entry
+from tz_protocol.records.queue import FOREVER, Queue
+from tz_protocol.types.records import RecordSettings
+from tz_protocol.wire.spool import read_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tz_protocol.machine import Context
+    from tz_protocol.records.metrics import Metrics
+
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Recorder"]
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 5.0
+"""Seconds between tries while the store does not take anything."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Recorder:
+    """Takes entries, and keeps them; :meth:`run` is the flow.
+
+    Args:
+        settings: Fixed for the life of the process.
+        store: Where the records go.
+        context: Of the process.
+        new_id: Makes names, in the order of time.
+        metrics: Counts what goes wrong.
+    """
+
+    def __init__(
+        self,
+        settings: RecordSettings,
+        store: ClickHouse,
+        context: Context,
+        new_id: Callable[[], str],
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.queue = Queue(settings, new_id)
+        self.spooler = Spooler(self.queue, context, new_id, metrics)
+        self._store = store
+        self._context = context
+        self._metrics = metrics
+        self._is_segments_turn = True
+        self._is_migrated = not settings.migrate
+        self._is_ending = False
+        self._drained = Signal()
+
+    # -- for requests -------------------------------------------------------------
+
+    def offer(self, entry: Entry) -> None:
+        """Take *entry*; never waits, never fails."""
+        self.queue.take(_encode(entry), self._context.now)
+
+    def keep(self, entry: Entry) -> Flow[None]:
+        """Take *entry* and wait until it is as safe as the durability says.
+
+        What cannot be made safe is no reason to withhold an answer: it is counted, and
+        the entry stays in memory.
+        """
+        payload = _encode(entry)
+        batch = self.queue.take(payload, self._context.now)
+        if batch is None:
+            return
+        reason = ""
+        if self.settings.durability == "spool":
+            reason = yield from self.spooler.keep(batch, payload)
+        elif self.settings.durability == "sync":
+            self.queue.close()
+            try:
+                limit = self._context.now + self.settings.insert_timeout
+                yield from Wait(limit, batch.done)
+            except OperationTimeout:
+                reason = "timeout"
+        if reason:
+            self._metrics.add("tz_records_unsafe_total", reason=reason)
+
+    @property
+    def rejects_requests(self) -> bool:
+        """True if no record can be kept, and then no request is to be served."""
+        if self.settings.spool.when_full != "reject_requests":
+            return False
+        batch = self.queue.next_to_spool() if self.queue.is_crowded else None
+        return batch is not None and not self.spooler.can_take(batch.size)
+
+    def problems(self) -> list[str]:
+        """Return what an operator should know; empty if all is well."""
+        found = []
+        if self.queue.is_failing:
+            found.append("ClickHouse takes no records")
+        if self.spooler.failure:
+            found.append(f"the spool cannot be written ({self.spooler.failure})")
+        return found
+
+    # -- the flow -----------------------------------------------------------------
+
+    def run(self) -> Flow[None]:
+        """Write for as long as the process lives; may be begun again."""
+        yield from All(FOREVER, (self._write_all(), self.spooler.run()))
+
+    def finish(self, deadline: float) -> Flow[None]:
+        """Write, or spool, everything; :meth:`run` must still be running.
+
+        Afterwards ``queue.counts.queued`` is how many records are lost with us.
+        """
+        self._is_ending = True
+        self.queue.close()
+        self.queue.poke()
+        self._look_drained()
+        try:
+            yield from Wait(deadline, self._drained)
+        except OperationTimeout:
+            for batch in self.queue.unsafe():
+                if self.spooler.can_take(batch.size):
+                    yield from self.spooler.evict(batch)
+
+    def _look_drained(self) -> None:
+        if self._is_ending and not self.queue.counts.queued:
+            self._drained.set()
+
+    def _write_all(self) -> Flow[None]:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if not self._is_migrated:
+                    yield from self._migrate()
+                yield from self._write_next()
+            except StoreError as error:
+                self._failed(error)
+                yield from Sleep(self._context.now + pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                pause = FIRST_PAUSE
+            self._look_drained()
+
+    def _migrate(self) -> Flow[None]:
+        done = yield from migrate(self._store, self.settings.ttl_days)
+        self._is_migrated = True
+        if done:
+            fields: dict[str, object] = {"done": ", ".join(done)}
+            self._context.tell(LogLine("info", "the database was migrated", fields))
+
+    def _failed(self, error: StoreError) -> None:
+        code = error.code if isinstance(error, StoreRefused) else str(error)
+        if isinstance(error, StoreRefused) and code in MISSING_TABLE:
+            self._is_migrated = not self.settings.migrate
+        self._metrics.add("tz_clickhouse_failures_total", purpose="records")
+        if not self.queue.is_failing:
+            self.queue.is_failing = True
+            message = "ClickHouse takes no records; they are kept until it does"
+            self._context.tell(LogLine("error", message, {"reason": code}))
+        self.queue.poke()
+
+    def _write_next(self) -> Flow[None]:
+        """Write one batch or one segment, whoever's turn it is, or wait for one."""
+        queue = self.queue
+        queue.wake_store = Signal()
+        batch = queue.next_to_write(self._context.now)
+        segment = queue.segments[0] if queue.segments else None
+        if batch is not None and (segment is None or not self._is_segments_turn):
+            self._is_segments_turn = True
+            yield from self._write_batch(batch)
+        elif segment is not None:
+            self._is_segments_turn = False
+            yield from self._write_segment(segment)
+        else:
+            try:
+                yield from Wait(queue.due, queue.wake_store)
+            except OperationTimeout:
+                return
+
+    def _write_batch(self, batch: Batch) -> Flow[None]:
+        queue = self.queue
+        queue.hold(batch)
+        try:
+            rejected, unread = yield from self._write(
+                batch.name, batch.payloads, batch.written
+            )
+            is_on_disk = batch.on_disk > 0
+            queue.written(batch, _records_of(rejected), len(unread))
+        finally:
+            queue.release(batch)
+        self._look_drained()
+        if is_on_disk:
+            yield from self.spooler.remove(batch)
+        yield from self._set_aside(rejected)
+
+    def _write_segment(self, segment: Segment) -> Flow[None]:
+        queue = self.queue
+        try:
+            data = yield from ReadFile(self._context.now + FILE_SECONDS, segment.path)
+        except OperationError as error:
+            if isinstance(error, OperationBroken) and error.kind == "missing":
+                queue.gone(segment)  # somebody has taken it away
+                return
+            queue.segments.rotate(-1)
+            yield from Sleep(self._context.now + FIRST_PAUSE)
+            return
+        found = read_segment(data)
+        # An append that came late, after it was given up and repeated, is there twice.
+        payloads = list(dict.fromkeys(found.payloads))
+        queue.read(segment, len(payloads))
+        if found.damage:
+            self._metrics.add("tz_spool_damage_total", found.damage)
+        rejected, unread = yield from self._write(segment.name, payloads, set())
+        queue.gone(segment, len(payloads), _records_of(rejected), len(unread))
+        yield from self.spooler.remove_segment(segment)
+        yield from self._set_aside(rejected)
+
+    def _write(
+        self, name: str, payloads: list[bytes], written: set[str]
+    ) -> Flow[tuple[list[Rejected], list[int]]]:
+        rows, unread = yield from render(payloads, self._context)
+        timeout = self.settings.insert_timeout
+        rejected = yield from write(self._store, timeout, name, rows, written)
+        if self.queue.is_failing:
+            self.queue.is_failing = False
+            message = "ClickHouse takes records again"
+            self._context.tell(LogLine("info", message))
+        return rejected, unread
+
+    def _set_aside(self, rejected: list[Rejected]) -> Flow[None]:
+        """Put refused rows where a person can look at them."""
+        if not rejected:
+            return
+        _, table, _, code = rejected[0]
+        fields: dict[str, object] = {
+            "rows": len(rejected),
+            "table": table,
+            "code": code,
+        }
+        message = "ClickHouse cannot read some rows; they are set aside"
+        self._context.tell(LogLine("error", message, fields))
+        yield from self.spooler.set_aside(
+            b"".join(
+                b'{"table":"%b","code":"%b","row":%b}\n'
+                % (table.encode(), code.encode(), row)
+                for _, table, row, code in rejected
+            )
+        )
+
+
+def _records_of(rejected: list[Rejected]) -> int:
+    """Return of how many records rows were refused."""
+    return len({number for number, *_ in rejected})

@@ -1,0 +1,124 @@
+"""A ClickHouse in memory, for ``Simulator``: tables, tokens, and faults.
+
+The one rule: a test holds one of these and changes it, between steps or at a moment of
+the simulated clock, as people and failures change a real one. It keeps rows as they
+were sent, knows an insert by its token as the real one does, and answers those queries
+that the core asks: what it has not been told the answer to is an error of the test.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+from tz_protocol.errors import OperationBroken, StoreRefused
+
+__all__ = ["ScriptedClickHouse"]
+
+State = Literal["up", "down", "frozen"]
+Row = dict[str, Any]
+
+_INSERT = re.compile(r"INSERT INTO (\w+)")
+_CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+
+
+class ScriptedClickHouse:
+    """One server with one database."""
+
+    def __init__(self) -> None:
+        self.state: State = "up"
+        """``down`` refuses connections, ``frozen`` says nothing."""
+        self.latency = 0.0
+        """Seconds before anything is carried out and answered."""
+        self.tables: dict[str, list[Row]] = {}
+        self.created: set[str] = set()
+        self.statements: list[str] = []
+        """All that were carried out, but for inserts of rows."""
+        self.inserts: list[tuple[str, str, int]] = []
+        """(table, token, rows) of every insert that was carried out or recognised."""
+        self.answers: dict[str, Callable[[dict[str, str]], list[Row]]] = {}
+        """What a query holds -> its rows, made of its parameters."""
+        self.is_bad: Callable[[str, Row], bool] = lambda table, row: False
+        """True for a row that cannot be read (error 27)."""
+        self.refusals: list[str] = []
+        """Codes of errors with which the next inserts are answered, in order."""
+        self.lost_acks = 0
+        """So many of the next inserts are carried out, and not answered."""
+        self._tokens: set[tuple[str, str]] = set()
+
+    def rows(self, table: str) -> list[Row]:
+        """Return the rows of *table*, in the order in which they came."""
+        return self.tables.get(table, [])
+
+    # -- what the simulator asks --------------------------------------------------
+
+    def check(self) -> None:
+        """Raise what a connection finds; call unless frozen."""
+        if self.state == "down":
+            raise OperationBroken("refused")
+
+    def query(self, sql: str, parameters: dict[str, str]) -> bytes:
+        """Carry out a statement; return its rows as JSON objects, one a line."""
+        self.statements.append(sql)
+        created = _CREATE.match(sql)
+        if created:
+            self.created.add(created[1])
+            return b""
+        inserted = _INSERT.match(sql)
+        if inserted:
+            self.tables.setdefault(inserted[1], []).append(dict(parameters))
+            return b""
+        if sql.startswith(("ALTER ", "CREATE DATABASE ")):
+            return b""
+        rows = self._answer(sql, parameters)
+        return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+    def _answer(self, sql: str, parameters: dict[str, str]) -> list[Row]:
+        if "max(version)" in sql:
+            found = self.rows("TzMigration")
+            return [{"version": max([int(r["version"]) for r in found], default=0)}]
+        if "FROM system.tables" in sql:
+            return [
+                {"name": name, "create_table_query": ""}
+                for name in sorted(self.created)
+            ]
+        if "FROM ModelInferenceCache" in sql:
+            return self._cached(parameters)
+        for part, answer in self.answers.items():
+            if part in sql:
+                return answer(parameters)
+        message = f"the scripted ClickHouse has no answer to {sql!r}"
+        raise AssertionError(message)
+
+    def _cached(self, parameters: dict[str, str]) -> list[Row]:
+        key = parameters["long"]
+        found = [
+            {"output": row["output"], "written": row["timestamp"]}
+            for row in self.rows("ModelInferenceCache")
+            if row["long_cache_key"] == key
+        ]
+        return found[-1:]
+
+    def insert(self, table: str, data: bytes, token: str) -> None:
+        """Insert rows, all or none.
+
+        Raises:
+            StoreRefused: The table, or a row, is not as it should be.
+            OperationBroken: The rows are there and the answer is lost.
+        """
+        if self.refusals:
+            raise StoreRefused(self.refusals.pop(0))
+        if table not in self.created:
+            raise StoreRefused("60")
+        rows = [json.loads(line) for line in data.split(b"\n") if line]
+        if any(self.is_bad(table, row) for row in rows):
+            raise StoreRefused("27")
+        self.inserts.append((table, token, len(rows)))
+        if not token or (table, token) not in self._tokens:
+            self.tables.setdefault(table, []).extend(rows)
+            self._tokens.add((table, token))
+        if self.lost_acks:
+            self.lost_acks -= 1
+            raise OperationBroken("reset")

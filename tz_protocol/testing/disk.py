@@ -1,0 +1,74 @@
+"""A folder for the spool, in memory, for ``Simulator``: files, owners, and faults.
+
+The one rule: what was appended stays when a simulated process is killed, and what it
+owned is then nobody's. A test holds one of these and gives it to one simulator after
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from tz_protocol.errors import OperationBroken
+
+__all__ = ["ScriptedDisk"]
+
+
+class ScriptedDisk:
+    """Files by path.
+
+    Args:
+        capacity: Bytes that fit.
+    """
+
+    def __init__(self, capacity: int = 1 << 40) -> None:
+        self.capacity = capacity
+        self.files: dict[str, bytes] = {}
+        self.failure = ""
+        """What every write fails with: ``readonly``, ``denied``, ``disk``; empty: it
+        does not."""
+        self.latency = 0.0
+        """Seconds before anything is carried out."""
+        self.appends = 0
+        self._owners: dict[str, Hashable] = {}
+
+    def killed(self, owner: Hashable) -> None:
+        """Give up what the process *owner* owned."""
+        self._owners = {
+            name: other for name, other in self._owners.items() if other != owner
+        }
+
+    def claim(self, folder: str, own: str, owner: Hashable) -> list[tuple[str, int]]:
+        """Own a folder, and those that are nobody's; return the files in the latter."""
+        self._check()
+        self._owners[f"{folder}/{own}"] = owner
+        found = []
+        for path in sorted(self.files, key=lambda path: path.rpartition("/")[2]):
+            place = path.rpartition("/")[0]
+            is_inside = place.startswith(folder + "/")
+            if is_inside and self._owners.setdefault(place, owner) == owner:
+                found.append((path, len(self.files[path])))
+        return [pair for pair in found if not pair[0].startswith(f"{folder}/{own}/")]
+
+    def append(self, path: str, data: bytes) -> None:
+        """Append, all or nothing."""
+        self._check()
+        if sum(map(len, self.files.values())) + len(data) > self.capacity:
+            raise OperationBroken("full")
+        self.appends += 1
+        self.files[path] = self.files.get(path, b"") + data
+
+    def read(self, path: str) -> bytes:
+        """Return what is in a file."""
+        if path not in self.files:
+            raise OperationBroken("missing")
+        return self.files[path]
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        self._check()
+        self.files.pop(path, None)
+
+    def _check(self) -> None:
+        if self.failure:
+            raise OperationBroken(self.failure)
