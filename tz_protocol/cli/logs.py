@@ -183,6 +183,7 @@ def _attempt(attempt: AttemptRecord) -> Fields:
         "model": attempt.model,
         "provider": attempt.provider,
         "hedge": attempt.is_hedge or None,
+        "calls": len(attempt.calls) or None,
         "status": attempt.status,
         "error": attempt.error,
         "ms": _ms(seconds),

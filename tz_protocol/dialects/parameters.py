@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
 
-__all__ = ["COLUMNS", "DEFAULTS", "TABLE", "Handling", "column"]
+__all__ = ["COLUMNS", "DEFAULTS", "TABLE", "Handling", "column", "table_of"]
 
 
 class Handling(Enum):
@@ -51,7 +51,7 @@ _ROWS: dict[str, tuple[Handling, ...]] = {
     "top_p":                           (P, T, T, T),
     "top_k":                           (P, T, T, T),
     "stop":                            (T, T, T, T),
-    "n":                               (R, T, R, R),
+    "n":                               (E, T, E, E),
     "seed":                            (R, P, R, P),
     "frequency_penalty":               (R, T, R, P),
     "presence_penalty":                (R, T, R, P),
@@ -110,6 +110,17 @@ TABLE: Mapping[str, Mapping[str, Handling]] = MappingProxyType(
     }
 )
 """Format -> parameter -> handling."""
+
+
+_WRAPPED = MappingProxyType(
+    {"vertex_anthropic": "anthropic", "vertex_gemini": "gemini"}
+)
+"""Dialects that are another format in an envelope."""
+
+
+def table_of(dialect: str) -> Mapping[str, Handling] | None:
+    """Return what a dialect does with each parameter; None if it passes them all."""
+    return TABLE.get(_WRAPPED.get(dialect, dialect))
 
 
 def column(name: str) -> Mapping[str, Handling]:

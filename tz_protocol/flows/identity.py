@@ -9,9 +9,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from tz_protocol.dialects.parameters import Handling, table_of
 from tz_protocol.errors import ModelNotFound, RateLimited
 from tz_protocol.routing.candidates import resolve
-from tz_protocol.routing.estimate import estimate
+from tz_protocol.routing.estimate import choices_of, estimate
 from tz_protocol.routing.keys import model_for
 from tz_protocol.types.prices import Price, cost_of
 from tz_protocol.types.settings import Model
@@ -84,13 +87,16 @@ def reserve(exchange: Exchange, model: Model, body: bytes) -> None:
     if limits.tokens_per_minute is None and not limits.has_budget:
         return
     expected = estimate(body, exchange.parsed.fields)
-    cost = _ZERO
+    usages = {
+        name: _usage_at(exchange, model, name, expected) for name in model.routing
+    }
+    tokens, cost = max(usage.total_tokens for usage in usages.values()), _ZERO
     if limits.has_budget:
-        costs = (_cost(model, name, expected) for name in model.routing)
+        costs = (_cost(model, name, usage) for name, usage in usages.items())
         cost = max((c for c in costs if c is not None), default=_ZERO)
     headers = exchange.response_headers[: -len(lease.headers) or None]
     try:
-        lease.reserve(expected.total_tokens, cost, gateway.wall_clock())
+        lease.reserve(tokens, cost, gateway.wall_clock())
     except RateLimited as error:
         gateway.metrics.add("tz_limited_total", limit=error.kind)
         exchange.response_headers = headers  # the error has them
@@ -102,7 +108,7 @@ def settle(exchange: Exchange) -> None:
     """Put the key's limits right, however the exchange ended; never fails.
 
     What a provider did not say stays as it was reserved; what no provider answered is
-    given back.
+    given back, but for what was used in vain.
     """
     record, lease = exchange.record, exchange.lease
     usage, tokens = record.usage, None
@@ -111,6 +117,10 @@ def settle(exchange: Exchange) -> None:
     elif usage is not None:
         tokens = usage.total_tokens
         record.cost = _cost_of(exchange.prices, usage)
+    if tokens is not None:
+        tokens += record.spent_tokens
+    if record.cost is not None:
+        record.cost += record.spent_cost
     if lease is not None:
         lease.settle(tokens, record.cost, exchange.gateway.wall_clock())
 
@@ -121,6 +131,21 @@ def unreachable(model: Model) -> ModelNotFound:
         f"The model {model.name!r} does not exist, or this API key may not use it."
     )
     return ModelNotFound(message, param="model")
+
+
+def _usage_at(exchange: Exchange, model: Model, name: str, expected: Usage) -> Usage:
+    """Return the usage to expect at one provider: one without ``n`` is asked again."""
+    count = choices_of(exchange.parsed.fields)
+    if count == 1:
+        return expected
+    settings = model.providers[name]
+    provider = exchange.gateway.providers[settings.type]
+    dialect = provider.dialect_of(exchange.endpoint.capability, settings.options)
+    table = None if dialect is None else table_of(dialect.name)
+    if table is None or table["n"] is not Handling.EMULATED:
+        return expected
+    tokens = expected.input_tokens * count
+    return msgspec.structs.replace(expected, input_tokens=tokens)
 
 
 def _cost(model: Model, name: str, usage: Usage) -> Decimal | None:

@@ -7,7 +7,6 @@ it was whole and the caller asked for that.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from tz_protocol.flows.exchange import Exchange
 
 __all__ = ["Said", "capture_of", "keep", "leave"]
-
-_FREE = Decimal(0)
 
 
 class Said:
@@ -120,8 +117,10 @@ def _price(exchange: Exchange, record: Record) -> None:
     if prices is not None and usage is not None and record.cache != "hit":
         record.cost = cost_of(prices, usage)
         record.price_id = price_id(prices)
+        if record.cost is not None:
+            record.cost += record.spent_cost
     elif record.cache == "hit" or record.provider is None:
-        record.cost = _FREE
+        record.cost = record.spent_cost
 
 
 def _store(exchange: Exchange, key: bytes) -> None:

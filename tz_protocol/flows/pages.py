@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tz_protocol import __version__
-from tz_protocol.dialects.parameters import TABLE, Handling
+from tz_protocol.dialects.parameters import Handling, table_of
 from tz_protocol.errors import ModelNotFound
 from tz_protocol.providers.base import Provider
 from tz_protocol.routing.breaker import BreakerFacts, TargetKey
@@ -179,7 +179,7 @@ def _parameters(format_name: str, provider: Provider) -> dict[str, Any]:
     deviations = provider.deviations
     own = dict.fromkeys(deviations.renames, Handling.TRANSLATED)
     own |= dict.fromkeys(deviations.unsupported, Handling.DROPPED)
-    table = TABLE.get(format_name)
+    table = table_of(format_name)
     others = Handling.PASSED if table is None else Handling.DROPPED
     return {
         "parameters": {

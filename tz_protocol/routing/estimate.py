@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from tz_protocol.types.usage import Usage
 
-__all__ = ["estimate"]
+__all__ = ["choices_of", "estimate"]
 
 BYTES_PER_TOKEN = 4
 """English text; OpenAI's rule of thumb
@@ -46,9 +46,14 @@ def estimate(body: bytes, fields: Mapping[str, Raw]) -> Usage:
     output = next((n for name in _OUTPUT_LIMITS if (n := _number(fields, name))), 0)
     return Usage(
         input_tokens=-(-text // BYTES_PER_TOKEN) + BLOB_TOKENS * len(blobs),
-        output_tokens=output * max(1, _number(fields, "n")),
+        output_tokens=output * choices_of(fields),
         quality="estimated",
     )
+
+
+def choices_of(fields: Mapping[str, Raw]) -> int:
+    """Return how many answers are asked for."""
+    return max(1, _number(fields, "n"))
 
 
 def _number(fields: Mapping[str, Raw], name: str) -> int:
