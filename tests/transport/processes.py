@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -131,10 +132,68 @@ class _Refuser(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+class _Claude(BaseHTTPRequestHandler):
+    """Speaks Anthropic's format; each answer counts on from a number of its own."""
+
+    protocol_version = "HTTP/1.1"
+    numbers = itertools.count()
+
+    def do_POST(self) -> None:
+        length = int(self.headers["content-length"])
+        request: dict[str, Any] = json.loads(self.rfile.read(length))
+        number = next(self.numbers)
+        words = [f"{number}.{place} " for place in range(request["max_tokens"])]
+        usage = {"input_tokens": 3, "output_tokens": len(words)}
+        if not request.get("stream"):
+            content = [{"type": "text", "text": "".join(words)}]
+            message = {"id": f"m{number}", "content": content, "usage": usage}
+            body = json.dumps({**message, "stop_reason": "end_turn"}).encode()
+            self._begin("application/json", ("content-length", str(len(body))))
+            self.wfile.write(body)
+            return
+        self._begin("text/event-stream", ("transfer-encoding", "chunked"))
+        self._say("message_start", message={"id": f"m{number}", "usage": usage})
+        self._say("content_block_start", index=0, content_block={"type": "text"})
+        for word in words:
+            delta = {"type": "text_delta", "text": word}
+            self._say("content_block_delta", index=0, delta=delta)
+        self._say("content_block_stop", index=0)
+        end = {"stop_reason": "end_turn"}
+        self._say("message_delta", delta=end, usage={"output_tokens": len(words)})
+        self._say("message_stop")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _begin(self, content_type: str, *headers: tuple[str, str]) -> None:
+        self.send_response(200)
+        for name, value in (("content-type", content_type), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _say(self, kind: str, **members: Any) -> None:
+        data = f"data: {json.dumps({'type': kind, **members})}\n\n".encode()
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def log_message(self, *args: Any) -> None:
+        """Keep quiet."""
+
+
 @contextlib.contextmanager
 def refuser() -> Iterator[int]:
     """Serve an upstream that refuses as it is told; yields its port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Refuser) as server:
+    with _serving(_Refuser) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def claude() -> Iterator[int]:
+    """Serve an upstream that speaks Anthropic's format; yields its port."""
+    with _serving(_Claude) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

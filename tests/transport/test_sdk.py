@@ -9,7 +9,7 @@ import hashlib
 import pytest
 from pydantic import BaseModel
 
-from tests.transport.processes import gateway, refuser
+from tests.transport.processes import claude, gateway, refuser
 
 openai = pytest.importorskip("openai")
 
@@ -43,6 +43,16 @@ api_base = "http://127.0.0.1:{port}/v1/"
 api_key_location = "none"
 """
 
+CLAUDE = """
+[models.claude]
+routing = ["up"]
+[models.claude.providers.up]
+type = "anthropic"
+model_name = "claude-sonnet-4-5"
+api_base = "http://127.0.0.1:{port}/v1/"
+api_key_location = "none"
+"""
+
 MESSAGES = [{"role": "user", "content": "Hi"}]
 DUMMIES = ("good", "tool", "json", "slow", "reasoner", "err_in_stream")
 
@@ -50,7 +60,7 @@ DUMMIES = ("good", "tool", "json", "slow", "reasoner", "err_in_stream")
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
 def port(request, tmp_path_factory):
     """The port of a gateway, one for all tests of a transport."""
-    with refuser() as upstream:
+    with refuser() as upstream, claude() as other:
         config = tmp_path_factory.mktemp("sdk") / "gateway.toml"
         config.write_text(
             CONFIG.format(
@@ -59,6 +69,7 @@ def port(request, tmp_path_factory):
                     REFUSER.format(status=status, port=upstream) for status in STATUSES
                 ),
             )
+            + CLAUDE.format(port=other)
         )
         with gateway(request.param, config, "--log-level", "error") as process:
             yield process.port
@@ -112,6 +123,44 @@ def test_chat_streams_asynchronously(port):
         return [c.choices[0].delta.content or "" async for c in stream if c.choices]
 
     assert "".join(run(port, scenario)).endswith("cheese pizza.")
+
+
+def counted(text):
+    """Return whose the answer is, after a look whether it is whole and of one."""
+    words = text.split()
+    number = words[0].partition(".")[0]
+    assert words == [f"{number}.{place}" for place in range(300)]
+    return int(number)
+
+
+def test_chat_has_several_answers_of_a_provider_that_gives_one(client):
+    answer = client.chat.completions.create(
+        model="claude", messages=MESSAGES, n=4, max_tokens=300
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    numbers = {counted(choice.message.content) for choice in answer.choices}
+    assert len(numbers) == 4
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (12, 1_200)
+
+
+def test_chat_streams_several_answers_of_a_provider_that_gives_one(client):
+    chunks = list(
+        client.chat.completions.create(
+            model="claude",
+            messages=MESSAGES,
+            n=4,
+            max_tokens=300,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    texts = ["", "", "", ""]
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert len({counted(text) for text in texts}) == 4
+    assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == [1_212]
+    assert chunks[-1].usage is not None
 
 
 def test_chat_answers_asynchronously(port):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.protocol.dialects.eventstreams import event, exception
 from tests.protocol.flows.keyed import bearer, principal, with_keys
 from tests.protocol.flows.serving import (
+    HOSTS,
     JSON,
     Served,
     answer,
@@ -25,17 +26,22 @@ from tests.protocol.flows.serving import (
     refusal,
     snapshot,
 )
+from tests.protocol.flows.stored import URL, Stored
 from tests.protocol.flows.test_properties import check_books
 from tz_protocol.flows.choices import total_of
 from tz_protocol.machine import ClientGone, Shutdown
-from tz_protocol.operations import Connect, SendBody, SendHead
+from tz_protocol.operations import Connect, Race, SendBody, SendHead
+from tz_protocol.routing.estimate import BYTES_PER_TOKEN
 from tz_protocol.testing import (
     Close,
+    ProxiedReply,
     Reset,
     Script,
+    ScriptedClickHouse,
     ScriptedRequest,
     Send,
     Stall,
+    Step,
     cut,
     reply,
     sse,
@@ -45,6 +51,8 @@ from tz_protocol.testing.worlds import ReceiveRequest
 from tz_protocol.types.keys import KeyLimits
 from tz_protocol.types.policy import Hedge, HedgeShare, Policy, Retries, StreamPolicy
 from tz_protocol.types.prices import Price
+from tz_protocol.types.records import RecordSettings
+from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Limits, Timeouts
 from tz_protocol.types.usage import Usage
 
@@ -113,11 +121,11 @@ def said(kind, words):
             },
             {"type": "message_stop"},
         ]
-    usage = {"tokens": {"input_tokens": 3, "output_tokens": 2}}
-    block = {"message": {"content": {"type": "text", "text": ""}}}
+    told = {"tokens": {"input_tokens": 3, "output_tokens": 2}}
+    start = {"message": {"content": {"type": "text", "text": ""}}}
     return [
         {"type": "message-start", "id": "c", "delta": {"message": {}}},
-        {"type": "content-start", "index": 0, "delta": block},
+        {"type": "content-start", "index": 0, "delta": start},
         *(
             {
                 "type": "content-delta",
@@ -127,7 +135,7 @@ def said(kind, words):
             for word in words
         ),
         {"type": "content-end", "index": 0},
-        {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": usage}},
+        {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": told}},
     ]
 
 
@@ -187,7 +195,7 @@ def serve(kind, connections, *others, limits=None, seed=0, splits=(), **gateway)
 
 def texts(outcome):
     """Return the text of each choice of a streamed answer."""
-    found = {}
+    found: dict[int, str] = {}
     for one in events(outcome):
         if isinstance(one, dict):
             for choice in one.get("choices", ()):
@@ -591,7 +599,59 @@ def test_hedge_beside_several_calls_leaves_nothing_open():
     check_books(served)
 
 
-# -- through an egress proxy ----------------------------------------------------
+def test_streams_through_a_proxy_are_read_one_after_the_other():
+    # A read that is given up there may be the last: nothing may be raced.
+    url = "http://a.test/v1/chat"
+    data = b"".join(
+        sse_event(json.dumps(one)) for one in said("cohere", ["a", "b", "c"])
+    )
+    script = Script((Send(data, piece=50, every=0.1), Close()))
+    proxied = ProxiedReply(200, (("content-type", "text/event-stream"),), script)
+    have = {"proxy": Secret("http://proxy.test:1")}
+    served = serve("cohere", [whole("cohere", "x")], has=have, timeouts=Timeouts())
+    served.sim.world.proxied(url, proxied, proxied, proxied)
+    outcome = served.ask(chat(n=3, stream=True))
+    assert texts(outcome) == ["abc"] * 3
+    assert events(outcome)[-1] == "[DONE]"
+    assert not any(isinstance(op, Race) for _, op in outcome.operations)
+    assert served.sim.open_handles == []
+
+
+# -- books ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [0, 1], ids=["enough", "one too few"])
+def test_reserved_tokens_count_the_input_once_for_each_call(missing):
+    request = chat(n=3, max_tokens=25)
+    one = -(-len(json.dumps(request)) // BYTES_PER_TOKEN)
+    limits = KeyLimits(tokens_per_minute=3 * one + 3 * 25 - missing)
+    scripts = [whole("anthropic", "x")] * 3
+    config = serve("anthropic", scripts).gateway.snapshot
+    served = Served(scripts, config=with_keys(config, principal(limits=limits)))
+    outcome = served.ask(request, headers=bearer())
+    assert outcome.response.status == (429 if missing else 200)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_row_holds_what_every_call_said(stream):
+    words = ["x", "y"]
+    have = {"a": {"type": "cohere", "model": "command-a-03-2025"}}
+    records = RecordSettings(url=Secret(URL), capture="full")
+    config = snapshot(HOSTS[:1], providers_have=have, records=records)
+    scripts = [
+        streamed("cohere", [one]) if stream else whole("cohere", one) for one in words
+    ]
+    served = Stored(scripts, server=ScriptedClickHouse(), config=config)
+    served.ask(chat(n=2, seed=1, stream=stream))
+    (row,) = served.rows("ModelInference")
+    sent = json.loads(row["raw_request"])
+    assert [one["seed"] for one in sent] == [1, 2]
+    if not stream:
+        received = json.loads(row["raw_response"])
+        assert [one["id"] for one in received] == ["c_x", "c_y"]
+    assert (row["input_tokens"], row["output_tokens"]) == (6, 4)
+    (exchange,) = served.rows("Exchange")
+    assert exchange["attempts.status"] == [200]
 
 
 # -- whatever happens -----------------------------------------------------------
@@ -648,7 +708,7 @@ def behaviour(kind, name, *, stream):
         return refusal(503, after=0.5)
     if name == "error" and stream:
         return streamed(kind, ["d"], every=0.4, last=overloaded(kind))
-    ends = {"cut": Close(), "reset": Reset(), "stalled": Stall()}
+    ends: dict[str, Step] = {"cut": Close(), "reset": Reset(), "stalled": Stall()}
     return cut(made, size // 2, ends[name]) if name in ends else made
 
 
