@@ -91,6 +91,10 @@ def test_capabilities_are_the_tables_that_convert():
     found = {name: how.value for name, how in column("anthropic").items()}
     assert chat["parameters"] == found
     assert chat["other_parameters"] == "dropped"
+    assert found["n"] == "emulated"
+    # Vertex has it in an envelope of its own.
+    wrapped = rows["gcp_vertex_anthropic"]["capabilities"]["chat"]
+    assert wrapped == {**chat, "format": "vertex_anthropic"}
     mistral = rows["mistral"]["capabilities"]["chat"]
     assert mistral["parameters"]["seed"] == "translated"
     assert mistral["parameters"]["store"] == "dropped"

@@ -140,6 +140,15 @@ def test_explain_renders_what_would_be_sent_to_each():
     assert third["body"]["max_tokens"] > 0
 
 
+def test_explain_says_how_often_a_provider_without_n_is_asked():
+    result = found("--model a", ask(n=3))
+    first, _, third = (one["request"] for one in result["candidates"])
+    assert first["body"]["n"] == 3
+    assert "times" not in first
+    assert third["times"] == 3
+    assert "n" not in third["body"]
+
+
 @pytest.mark.parametrize("json_flag", ["", " --json"], ids=["text", "json"])
 def test_explain_shows_no_secret_and_touches_nothing(json_flag):
     process = explained(f"--model a{json_flag}")
