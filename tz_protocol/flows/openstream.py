@@ -7,7 +7,7 @@ commit boundary and after it. Who is told, and what is tried next, is ``attempt`
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from tz_protocol.dialects.base import Decoder
 from tz_protocol.errors import UpstreamBroken, UpstreamError, UpstreamGarbled
@@ -22,11 +22,28 @@ from tz_protocol.types.stream import (
     StreamSkipped,
 )
 
-__all__ = ["GRACE_SECONDS", "OpenStream"]
+__all__ = ["GRACE_SECONDS", "EventSource", "OpenStream"]
 
 GRACE_SECONDS = 1.0
 """After the finish reasons of all choices: for the usage and the terminator. Both come
 with the finish, or at once after it, where they come at all."""
+
+
+class EventSource(Protocol):
+    """What an exchange may be committed to: one stream, or several as one."""
+
+    events: list[StreamEvent]
+    """Received, and held back until the exchange is committed to this stream."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True once all is said, and only usage and the terminator may follow."""
+
+    def receive(self, deadline: float, phase: str) -> Flow[list[StreamEvent]]:
+        """Read once; see :meth:`OpenStream.receive`."""
+
+    def close(self) -> None:
+        """Break off what was not read whole."""
 
 
 class OpenStream:
@@ -112,6 +129,10 @@ class OpenStream:
             # A decoder that says nothing at the end would make us read for ever.
             events.append(StreamFailed(UpstreamBroken("cut")))
         return events
+
+    def close(self) -> None:
+        """Give the connection back; breaks it off if the body was not read whole."""
+        self.response.close()
 
 
 def _is_end(event: StreamEvent) -> bool:

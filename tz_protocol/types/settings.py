@@ -110,6 +110,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer of a provider, decoded."""
     event_bytes: int = 1_048_576
     """One line of a provider's stream."""
+    emulated_choices: int = 8
+    """Calls at one time for one request's ``n``, where a provider does not have it."""
     pool_per_origin: int = 256
     """Connections to one origin, busy ones included."""
     pool_idle: int = 32
