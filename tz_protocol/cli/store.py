@@ -45,15 +45,17 @@ def run_migrations(command: Migrate, context: Context) -> Flow[int]:
     del command
     try:
         store = yield from _open(context)
-        done = yield from migrate(store, None)
+        found = yield from migrate(store, None)
     except _Failed as error:
         yield from print_error(context, str(error))
         return 1
     except StoreError as error:
         yield from print_error(context, _sentence(error))
         return 1
-    text = f"carried out: {', '.join(done)}\n" if done else "nothing was to be done\n"
-    yield from say(context, text)
+    text = f"carried out: {', '.join(found.done)}\n" if found.done else ""
+    if found.left_out:
+        text += f"left out, as this server cannot: {', '.join(found.left_out)}\n"
+    yield from say(context, text or "nothing was to be done\n")
     return 0
 
 

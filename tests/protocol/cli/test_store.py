@@ -137,11 +137,31 @@ def test_migrations_are_carried_out_and_told():
     server = ScriptedClickHouse()
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
-    assert process.out == "carried out: tables\n"
-    assert "Exchange" in server.created
+    assert process.out == "carried out: tables, lookup tables, statistics\n"
+    assert {"Exchange", "InferenceById", "VariantStatistics"} <= server.created
     again = start("--run-clickhouse-migrations", world(server))
     assert again.finish() == 0
     assert again.out == "nothing was to be done\n"
+
+
+def test_migrations_that_a_server_cannot_have_are_told_until_it_can():
+    server = ScriptedClickHouse()
+    server.functions.remove("quantilesTDigest")
+    left_out = (
+        "left out, as this server cannot: ModelProviderStatistics and "
+        "VariantStatistics (no function quantilesTDigest)\n"
+    )
+    process = start("--run-clickhouse-migrations", world(server))
+    assert process.finish() == 0
+    assert process.out == f"carried out: tables, lookup tables\n{left_out}"
+    assert "VariantStatistics" not in server.created
+    again = start("--run-clickhouse-migrations", world(server))
+    again.finish()
+    assert again.out == left_out
+    server.functions.add("quantilesTDigest")
+    later = start("--run-clickhouse-migrations", world(server))
+    later.finish()
+    assert later.out == "carried out: statistics\n"
 
 
 # -- tail -----------------------------------------------------------------------
