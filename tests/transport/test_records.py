@@ -630,3 +630,26 @@ def test_commands_read_what_gateways_have_written(transport, engine):
     ) as process:
         process.wait_for(r" 200 ok slow/p 250ms 100>200 cost=0\.0000123")
         assert process.stop() == 0
+
+
+def test_tail_ends_once_nobody_reads_what_it_prints(transport, engine):
+    write(engine, [entry()])
+    with subprocess.Popen(
+        [sys.executable, "-m", f"tz_transport_{transport.name}", "tail", "--json"],
+        env={**os.environ, "TENSORZERO_CLICKHOUSE_URL": engine.url.reveal()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            assert json.loads(process.stdout.readline())["outcome"] == "ok"
+            process.stdout.close()
+            until = monotonic() + SECONDS
+            while process.poll() is None and monotonic() < until:
+                write(engine, [entry()])
+                time.sleep(0.2)
+            assert process.poll() == 0
+        finally:
+            process.kill()
+        assert process.stderr.read() == b""

@@ -214,42 +214,51 @@ _NAMES = _same("function_name", "variant_name")
 _TAGS = (*_same("key"), ("value", "tags[key]"))
 
 
-def _lookup_views(kind: str) -> tuple[View, ...]:
-    """Return the views on one table of inferences."""
+def _id_views(kind: str) -> tuple[View, ...]:
+    """Return the views on one table of inferences that are about ids."""
     source = f"{kind}Inference"
-    tags = f"{source} ARRAY JOIN mapKeys(tags) AS key"
-    function_type = ("function_type", f"'{kind.lower()}'")
-    inference_id = ("inference_id", "id")
+    by_id = ("id_uint", "toUInt128(id)")
+    by_episode = ("episode_id_uint", "toUInt128(episode_id)")
+    rest = (("function_type", f"'{kind.lower()}'"), *_same("snapshot_hash"))
     return (
         View(
             f"{kind}InferenceByIdView",
             "InferenceById",
-            (
-                ("id_uint", "toUInt128(id)"),
-                *_NAMES,
-                *_same("episode_id"),
-                function_type,
-                *_same("snapshot_hash"),
-            ),
+            (by_id, *_NAMES, *_same("episode_id"), *rest),
             source,
         ),
         View(
             f"{kind}InferenceByEpisodeIdView",
             "InferenceByEpisodeId",
-            (
-                ("episode_id_uint", "toUInt128(episode_id)"),
-                ("id_uint", "toUInt128(id)"),
-                *_NAMES,
-                function_type,
-                *_same("snapshot_hash"),
-            ),
+            (by_episode, by_id, *_NAMES, *rest),
             source,
         ),
+        View(
+            f"EpisodeById{kind}View",
+            "EpisodeById",
+            (
+                by_episode,
+                ("count", "count()"),
+                ("inference_ids", "groupArrayState(id)"),
+                ("min_inference_id_uint", "min(toUInt128(id))"),
+                ("max_inference_id_uint", "max(toUInt128(id))"),
+            ),
+            source,
+            group_by="episode_id_uint",
+        ),
+    )
+
+
+def _tag_views(kind: str) -> tuple[View, ...]:
+    """Return the views on one table of inferences that are about tags."""
+    source = f"{kind}Inference ARRAY JOIN mapKeys(tags) AS key"
+    inference_id = ("inference_id", "id")
+    return (
         View(
             f"{kind}InferenceTagView",
             "InferenceTag",
             (*_same("function_name"), *_TAGS, inference_id, *_same("snapshot_hash")),
-            tags,
+            source,
         ),
         View(
             f"Tag{kind}InferenceView",
@@ -259,23 +268,10 @@ def _lookup_views(kind: str) -> tuple[View, ...]:
                 *_NAMES,
                 *_same("episode_id"),
                 inference_id,
-                function_type,
+                ("function_type", f"'{kind.lower()}'"),
                 *_same("snapshot_hash"),
             ),
-            tags,
-        ),
-        View(
-            f"EpisodeById{kind}View",
-            "EpisodeById",
-            (
-                ("episode_id_uint", "toUInt128(episode_id)"),
-                ("count", "count()"),
-                ("inference_ids", "groupArrayState(id)"),
-                ("min_inference_id_uint", "min(toUInt128(id))"),
-                ("max_inference_id_uint", "max(toUInt128(id))"),
-            ),
             source,
-            group_by="episode_id_uint",
         ),
     )
 
@@ -304,12 +300,14 @@ def _statements(targets: tuple[Target, ...], views: tuple[View, ...]) -> list[st
 
 def lookup_statements() -> tuple[str, ...]:
     """Return what makes the tables by which an inference is found."""
-    views = (*_lookup_views("Chat"), *_lookup_views("Json"), _CUMULATIVE_USAGE)
+    views = [_CUMULATIVE_USAGE]
+    for kind in ("Chat", "Json"):
+        views += (*_id_views(kind), *_tag_views(kind))
     names = [
         f"ALTER TABLE ModelInference ADD COLUMN IF NOT EXISTS {column} DEFAULT ''"
         for column in (_FUNCTION_NAME, _VARIANT_NAME)
     ]
-    return (*names, *_statements(LOOKUPS, views))
+    return (*names, *_statements(LOOKUPS, tuple(views)))
 
 
 # -- statistics -----------------------------------------------------------------
