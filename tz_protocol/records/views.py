@@ -13,7 +13,7 @@ Source: https://www.tensorzero.com/docs/gateway/data-model, "Materialized Views"
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = [
     "FUNCTIONS",
@@ -86,8 +86,7 @@ _TOTALS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A table that views fill."""
 
     name: str
@@ -103,8 +102,7 @@ class Target:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What fills a table from rows of another."""
 
     name: str
