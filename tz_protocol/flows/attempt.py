@@ -148,13 +148,14 @@ def _attempt(
         policy = policy_of(candidate.model, exchange.snapshot).stream
         answered = Answered(step, record, None, None, timeouts, policy, dropped)
         answered.sent = request.body
+        limits = exchange.settings.limits
         if exchange.is_relayed and make_decoder is not None:
-            decoder = make_decoder(response.head)
+            decoder = make_decoder(response.head, limits.event_bytes)
             stream = OpenStream(response, decoder, context, policy.on_malformed_event)
             answered.stream = stream
             yield from _hold(answered, first, total, exchange)
         else:
-            limit = exchange.gateway.snapshot.gateway.limits.response_bytes
+            limit = limits.response_bytes
             body = yield from read_all(response, total, "total", limit)
             answered.response = dialect.parse_response(response.head, body)
             answered.received = body
