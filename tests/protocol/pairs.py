@@ -86,14 +86,14 @@ WORDS = {"hosted_provider": "openai"}
 EXTRA = {"x_extra": Raw(b'"given"')}
 
 
-def ask(endpoint, row, answer=None, *, stream=False, limits=None):
+def ask(endpoint, row, answer=None, *, stream=False, limits=None, key=KEY, headers=()):
     """Return (what a client gets, the run) of a gateway with one provider of *row*."""
     settings = ProviderSettings(
         name="only",
         type=row.name,
         model=model_of(endpoint, row),
         url=Url("http", "a.test", 80, "/b/") if row.responder is None else None,
-        credential=Credential("static", Secret(KEY)),
+        credential=Credential("static", Secret(key)),
         options=options_of(row),
         extra_body=EXTRA,
     )
@@ -105,8 +105,9 @@ def ask(endpoint, row, answer=None, *, stream=False, limits=None):
     )
     answer = answer or Body(JSON, b"{}")
     gateway = GatewaySettings(limits=limits or Limits())
+    sent = (("content-type", answer.content_type), *headers)
     served = Served(
-        [reply(answer.status, (("content-type", answer.content_type),), answer.data)],
+        [reply(answer.status, sent, answer.data)],
         config=Snapshot(gateway=gateway, models={MODEL: model}),
         repeat=True,
     )
