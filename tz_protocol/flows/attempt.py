@@ -34,6 +34,7 @@ from tz_protocol.records.record import AttemptRecord, Stage
 from tz_protocol.routing.candidates import Candidate, key_of
 from tz_protocol.routing.options import policy_of
 from tz_protocol.routing.plan import Try
+from tz_protocol.routing.redaction import Redaction
 from tz_protocol.routing.verdict import code_of
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.policy import StreamPolicy
@@ -105,10 +106,14 @@ def attempt(
         is_hedge=is_hedge,
     )
     exchange.record.attempts.append(record)
+    redaction = Redaction(candidate.settings, key_of(candidate, exchange.parsed))
     try:
-        return (yield from _attempt(exchange, step, record, started))
+        return (yield from _attempt(exchange, step, record, started, redaction))
     except UpstreamError as error:
+        redaction.clean(error)
         record.error = code_of(error)
+        if record.request_id is not None:
+            record.request_id = redaction.text(record.request_id)
         raise
     except InvalidRequest as error:
         record.error = error.code or "invalid_request"
@@ -122,7 +127,11 @@ def attempt(
 
 
 def _attempt(
-    exchange: Exchange, step: Try[Candidate], record: AttemptRecord, started: float
+    exchange: Exchange,
+    step: Try[Candidate],
+    record: AttemptRecord,
+    started: float,
+    redaction: Redaction,
 ) -> Flow[Answered]:
     parsed, candidate = exchange.parsed, step.option.candidate
     dialect = candidate.dialect
@@ -135,7 +144,9 @@ def _attempt(
     first = min(total, started + timeouts.first_content)
     request, dropped = dialect.render_request(parsed, target_of(candidate))
     exchange.record.stage = Stage.OPEN
-    response = yield from _open(exchange, candidate, request, timeouts, first, total)
+    response = yield from _open(
+        exchange, candidate, request, timeouts, first, total, redaction
+    )
     record.is_reused = response.is_reused
     record.status = status = response.head.status
     record.request_id = _request_id(response.head)
@@ -148,13 +159,16 @@ def _attempt(
         policy = policy_of(candidate.model, exchange.snapshot).stream
         answered = Answered(step, record, None, None, timeouts, policy, dropped)
         answered.sent = request.body
+        limits = exchange.settings.limits
         if exchange.is_relayed and make_decoder is not None:
-            decoder = make_decoder(response.head)
-            stream = OpenStream(response, decoder, context, policy.on_malformed_event)
+            decoder = make_decoder(response.head, limits.event_bytes)
+            stream = OpenStream(
+                response, decoder, context, policy.on_malformed_event, redaction
+            )
             answered.stream = stream
             yield from _hold(answered, first, total, exchange)
         else:
-            limit = exchange.gateway.snapshot.gateway.limits.response_bytes
+            limit = limits.response_bytes
             body = yield from read_all(response, total, "total", limit)
             answered.response = dialect.parse_response(response.head, body)
             answered.received = body
@@ -204,6 +218,7 @@ def _open(
     timeouts: Timeouts,
     first: float,
     total: float,
+    redaction: Redaction,
 ) -> Flow[UpstreamResponse]:
     gateway = exchange.gateway
     settings, provider = candidate.settings, candidate.provider
@@ -219,6 +234,7 @@ def _open(
         return open_reply(reply)
     request = placed(candidate, request)
     proof = yield from prove(gateway, candidate, request, key, connect)
+    redaction.add(proof.secrets)
     call = Call(
         request=request,
         headers=headers_of(
