@@ -183,10 +183,10 @@ def _block(raw: Raw, length: int) -> Block:
     return Opaque(ORIGIN, kind, raw.copy())
 
 
-def stream_decoder(head: ResponseHead) -> Decoder:
-    """Return a decoder for one stream."""
+def stream_decoder(head: ResponseHead, limit: int) -> Decoder:
+    """Return a decoder for one stream, of whose events none is over *limit* bytes."""
     del head
-    return SseStream(AnthropicReader())
+    return SseStream(AnthropicReader(), limit)
 
 
 ANTHROPIC = outbound_dialect(

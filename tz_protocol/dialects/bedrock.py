@@ -203,9 +203,9 @@ def _opaque(raw: Raw) -> Opaque | None:
     return None if kind is None else Opaque(ORIGIN, kind, raw.copy())
 
 
-def stream_decoder(head: ResponseHead) -> Decoder:
-    """Return a decoder for one stream."""
-    return AwsStream(BedrockReader(head.get(REQUEST_ID) or ""))
+def stream_decoder(head: ResponseHead, limit: int) -> Decoder:
+    """Return a decoder for one stream, of whose events none is over *limit* bytes."""
+    return AwsStream(BedrockReader(head.get(REQUEST_ID) or ""), limit)
 
 
 BEDROCK = outbound_dialect(

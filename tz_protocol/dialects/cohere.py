@@ -165,9 +165,9 @@ def _content(message: _Message) -> list[Block]:
     return [*blocks, *others]
 
 
-def _stream_decoder(head: ResponseHead) -> Decoder:
+def _stream_decoder(head: ResponseHead, limit: int) -> Decoder:
     del head
-    return SseStream(CohereReader())
+    return SseStream(CohereReader(), limit)
 
 
 COHERE_CHAT = outbound_dialect(

@@ -31,7 +31,7 @@ def outbound_dialect(
     render_request: Callable[[ParsedRequest, Target], tuple[HttpRequest, Losses]],
     parse_response: Callable[[ResponseHead, bytes], Any],
     parse_error: Callable[[ResponseHead, bytes], Exception],
-    stream_decoder: Callable[[ResponseHead], Decoder] | None = None,
+    stream_decoder: Callable[[ResponseHead, int], Decoder] | None = None,
 ) -> AnyDialect:
     """Return the row of a format that only providers speak."""
 

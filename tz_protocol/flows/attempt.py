@@ -37,6 +37,7 @@ from tz_protocol.records.record import AttemptRecord, CallRecord, Stage
 from tz_protocol.routing.candidates import Candidate, key_of
 from tz_protocol.routing.options import policy_of
 from tz_protocol.routing.plan import Try
+from tz_protocol.routing.redaction import Redaction
 from tz_protocol.routing.verdict import code_of
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.policy import StreamPolicy
@@ -109,10 +110,16 @@ def attempt(
         is_hedge=is_hedge,
     )
     exchange.record.attempts.append(record)
+    redaction = Redaction(candidate.settings, key_of(candidate, exchange.parsed))
     try:
-        return (yield from _attempt(exchange, step, record, started))
+        return (yield from _attempt(exchange, step, record, started, redaction))
     except UpstreamError as error:
+        redaction.clean(error)
         record.error = code_of(error)
+        notes: list[AttemptRecord | CallRecord] = [record, *record.calls]
+        for note in notes:
+            if note.request_id is not None:
+                note.request_id = redaction.text(note.request_id)
         raise
     except InvalidRequest as error:
         record.error = error.code or "invalid_request"
@@ -135,7 +142,11 @@ def _count_spent(record: AttemptRecord, candidate: Candidate) -> None:
 
 
 def _attempt(
-    exchange: Exchange, step: Try[Candidate], record: AttemptRecord, started: float
+    exchange: Exchange,
+    step: Try[Candidate],
+    record: AttemptRecord,
+    started: float,
+    redaction: Redaction,
 ) -> Flow[Answered]:
     parsed, candidate = exchange.parsed, step.option.candidate
     dialect = candidate.dialect
@@ -151,7 +162,7 @@ def _attempt(
     policy = policy_of(candidate.model, exchange.snapshot).stream
     answered = Answered(step, record, None, None, timeouts, policy, dropped)
     answered.sent = request.body if not request.others else _all_of(request)
-    calls = _Calls(exchange, candidate, timeouts, policy, first, total)
+    calls = _Calls(exchange, candidate, timeouts, policy, first, total, redaction)
     try:
         if exchange.is_relayed:
             answered.stream = yield from calls.stream(request, record)
@@ -183,6 +194,7 @@ class _Calls:
     first: float
     """When there must be content; absolute, as is the next."""
     total: float
+    redaction: Redaction
 
     def stream(self, request: HttpRequest, record: AttemptRecord) -> Flow[EventSource]:
         """Return the open stream that answers *request*."""
@@ -215,7 +227,13 @@ class _Calls:
         """Return an answer whose head is good; *note* has what it says."""
         exchange, candidate, first = self.exchange, self.candidate, self.first
         response = yield from _open(
-            exchange, candidate, request, self.timeouts, first, self.total
+            exchange,
+            candidate,
+            request,
+            self.timeouts,
+            first,
+            self.total,
+            self.redaction,
         )
         try:
             note.is_reused = response.is_reused
@@ -241,11 +259,17 @@ class _Calls:
         if decoder_of is None:
             message = "a format without streams was asked for one"
             raise RuntimeError(message)
-        decoder, context = decoder_of(response.head), exchange.gateway.context
-        return OpenStream(response, decoder, context, self.policy.on_malformed_event)
+        decoder = decoder_of(response.head, exchange.settings.limits.event_bytes)
+        return OpenStream(
+            response,
+            decoder,
+            exchange.gateway.context,
+            self.policy.on_malformed_event,
+            self.redaction,
+        )
 
     def _read(self, response: UpstreamResponse) -> Flow[Whole]:
-        limit = self.exchange.gateway.snapshot.gateway.limits.response_bytes
+        limit = self.exchange.settings.limits.response_bytes
         body = yield from read_all(response, self.total, "total", limit)
         dialect = self.candidate.dialect
         return dialect.parse_response(response.head, body), body
@@ -290,6 +314,7 @@ def _open(
     timeouts: Timeouts,
     first: float,
     total: float,
+    redaction: Redaction,
 ) -> Flow[UpstreamResponse]:
     gateway = exchange.gateway
     settings, provider = candidate.settings, candidate.provider
@@ -305,6 +330,7 @@ def _open(
         return open_reply(reply)
     request = placed(candidate, request)
     proof = yield from prove(gateway, candidate, request, key, connect)
+    redaction.add(proof.secrets)
     call = Call(
         request=request,
         headers=headers_of(

@@ -14,6 +14,7 @@ from tz_protocol.errors import UpstreamBroken, UpstreamError, UpstreamGarbled
 from tz_protocol.flows.upstream import UpstreamResponse
 from tz_protocol.machine import Context
 from tz_protocol.operations import Flow
+from tz_protocol.routing.redaction import Redaction
 from tz_protocol.types.stream import (
     StreamDone,
     StreamEvent,
@@ -54,6 +55,7 @@ class OpenStream:
         decoder: Fresh.
         context: For the time.
         on_malformed: Of the policy.
+        redaction: Of the attempt: nothing is told of a failure without it.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class OpenStream:
         "_finish_by",
         "_has_finish",
         "_on_malformed",
+        "_redaction",
         "events",
         "response",
     )
@@ -72,6 +75,7 @@ class OpenStream:
         decoder: Decoder,
         context: Context,
         on_malformed: Literal["skip", "error"],
+        redaction: Redaction,
     ) -> None:
         self.response = response
         self.events: list[StreamEvent] = []
@@ -79,6 +83,7 @@ class OpenStream:
         self._decoder = decoder
         self._context = context
         self._on_malformed = on_malformed
+        self._redaction = redaction
         self._has_finish = False
         self._finish_by: float | None = None
         """When a stream of which all is said counts as complete."""
@@ -122,6 +127,8 @@ class OpenStream:
             elif kind is StreamSkipped and self._on_malformed == "error":
                 events.append(StreamFailed(_malformed()))
                 return events
+            elif kind is StreamFailed:
+                self._redaction.clean(event.error)  # type: ignore[union-attr]  # as above
             events.append(event)
         if self._has_finish and finish_by is None and decoder.is_finished:
             self._finish_by = self._context.now + GRACE_SECONDS

@@ -15,6 +15,7 @@ from tests.protocol.flows.keyed import bearer, principal, with_keys
 from tests.protocol.flows.serving import (
     HOSTS,
     JSON,
+    KEY,
     Served,
     answer,
     chat,
@@ -43,6 +44,8 @@ from tz_protocol.testing import (
     Stall,
     Step,
     cut,
+    hang,
+    refuse,
     reply,
     sse,
 )
@@ -407,6 +410,18 @@ def test_spent_tokens_count_for_the_keys_limits_though_nobody_answered():
     assert remaining <= 1_000 - 5
 
 
+def test_records_of_calls_show_no_credential_that_a_provider_quotes():
+    quoting = (("request-id", f"for {KEY}"),)
+    scripts = [whole("anthropic", "x"), refusal(400, headers=quoting, after=1.0)]
+    served = serve("anthropic", scripts, debug=True)
+    outcome = served.ask(chat(n=2))
+    (attempt,) = error_of(outcome)[1]["attempts"]
+    assert [call.get("error") for call in attempt["calls"]] == [None, "status_400"]
+    assert "for " in attempt["calls"][1]["request_id"]
+    assert KEY not in outcome.response.body.decode()
+    assert KEY not in repr(served.record)
+
+
 # -- streams --------------------------------------------------------------------
 
 
@@ -691,7 +706,12 @@ def test_each_choice_is_what_its_own_call_said_however_they_interleave(
     check_books(served)
 
 
-CALLS = st.sampled_from(("good", "slow", "refused", "cut", "reset", "stalled", "error"))
+CALLS = st.sampled_from(
+    (
+        *("good", "slow", "refused", "cut", "reset", "stalled", "error"),
+        *("unreachable", "hanging"),
+    )
+)
 
 
 def behaviour(kind, name, *, stream):
@@ -706,6 +726,8 @@ def behaviour(kind, name, *, stream):
         )
     if name == "refused":
         return refusal(503, after=0.5)
+    if name in ("unreachable", "hanging"):
+        return refuse(0.5) if name == "unreachable" else hang()
     if name == "error" and stream:
         return streamed(kind, ["d"], every=0.4, last=overloaded(kind))
     ends: dict[str, Step] = {"cut": Close(), "reset": Reset(), "stalled": Stall()}
