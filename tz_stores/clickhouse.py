@@ -7,6 +7,7 @@ no column is ever decoded here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -38,6 +39,9 @@ _ALWAYS = {
     # silently: the server refuses them, and the migrations are run.
     "input_format_skip_unknown_fields": "0",
     "date_time_input_format": "best_effort",
+    # An insert that is repeated because its answer was lost reaches the views' tables
+    # too, which know it by its token as the table itself does.
+    "deduplicate_blocks_in_dependent_materialized_views": "1",
 }
 
 
@@ -120,6 +124,8 @@ class Clients:
 def _make(url: Secret, limit: int) -> Any:
     parts = urlsplit(url.reveal())
     library = import_module("clickhouse_connect")
+    # It logs what it also raises; without a handler that goes to standard error.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     options = import_module("clickhouse_connect.common")
     # What a server does not know is the server's to refuse.
     options.set_setting("invalid_setting_action", "send")

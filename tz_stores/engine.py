@@ -61,6 +61,10 @@ _NOT_SETTINGS = frozenset(
         "http_headers_progress_interval_ms",
     }
 )
+_FINAL = "split_intersecting_parts_ranges_into_layers_final = 0"
+"""For FINAL: the small engine cannot compare the 128-bit numbers that TensorZero's
+tables are ordered by, and does so for that alone."""
+
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _CODE = re.compile(r"Code:\s*(\d+)")
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
@@ -152,6 +156,8 @@ class _Server(ThreadingHTTPServer):
             and not name.startswith("param_")
             and _NAME.fullmatch(name)
         ]
+        if b"FINAL" in (query.encode() or body):
+            settings.insert(0, _FINAL)
         session = self._open()
         try:
             database = options.get("database", "").replace("`", "")

@@ -1,14 +1,18 @@
 """The real engine, through the child process that every user of it shares.
 
 The one rule: one folder, and so one engine, for a test session; databases are made and
-dropped as tests want them.
+dropped as tests want them. The engine that users get is a small one; the full one is
+looked for in the folder that ``TZ_FULL_ENGINE`` names (``pip install --no-deps --target
+FOLDER chdb-core``), and what needs it skips without.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -27,11 +31,15 @@ _serial = itertools.count(1)
 class Engine:
     """The engine, and one database in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, library: str = "") -> None:
         self.folder = folder
         self.threads = Threads(monotonic)
-        deadline = monotonic() + SECONDS
-        self.address = self.perform(OpenEmbedded(deadline, str(folder)))
+        with pytest.MonkeyPatch.context() as patch:
+            if library:  # for the child, which is a process of its own
+                path = os.environ.get("PYTHONPATH", "")
+                patch.setenv("PYTHONPATH", os.pathsep.join((library, path)))
+            deadline = monotonic() + SECONDS
+            self.address = self.perform(OpenEmbedded(deadline, str(folder)))
         self.url = self.address
 
     def perform(self, operation: Operation[Any]) -> Any:
@@ -46,14 +54,15 @@ class Engine:
 
     def query(self, sql: str, **parameters: str) -> list[dict[str, Any]]:
         """Return the rows of a query."""
+        return self.ask(sql + " FORMAT JSONEachRow", **parameters)
+
+    def ask(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Return the rows of a query that says FORMAT JSONEachRow; money is exact."""
         operation = ClickHouseQuery(
-            monotonic() + SECONDS,
-            self.url,
-            sql + " FORMAT JSONEachRow",
-            tuple(parameters.items()),
+            monotonic() + SECONDS, self.url, sql, tuple(parameters.items())
         )
         lines = self.perform(operation).splitlines()
-        return [json.loads(line) for line in lines]
+        return [json.loads(line, parse_float=Decimal) for line in lines]
 
     def close(self) -> None:
         """Use it no more."""
@@ -73,3 +82,28 @@ def engine_of_the_session(tmp_path_factory) -> Iterator[Engine]:
 def engine(engine_of_the_session: Engine) -> Engine:
     """Return the engine, with a database that does not exist yet."""
     return engine_of_the_session.fresh()
+
+
+def full_library() -> str:
+    """Return where the full engine is; skip the test if it is nowhere."""
+    library = os.environ.get("TZ_FULL_ENGINE", "")
+    if not (library and Path(library, "chdb").is_dir()):
+        pytest.skip("TZ_FULL_ENGINE names no folder with the full engine")
+    pytest.importorskip("chdb", reason="the extra `embedded` is not installed")
+    return library
+
+
+@pytest.fixture(scope="session")
+def full_engine_of_the_session(tmp_path_factory) -> Iterator[Engine]:
+    """Start the full engine once."""
+    engine = Engine(tmp_path_factory.mktemp("full"), full_library())
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(params=["small", "full"])
+def each_engine(request) -> Engine:
+    """Return one engine after the other, with a database that does not exist yet."""
+    name = "engine" if request.param == "small" else "full_engine"
+    engine: Engine = request.getfixturevalue(f"{name}_of_the_session")
+    return engine.fresh()

@@ -108,8 +108,8 @@ def _time(text: str) -> str:
     return time.isoformat()
 
 
-_SPAN = re.compile(r"([0-9]{1,6})([mhd])")
-_UNITS = {"m": 60, "h": 3_600, "d": 86_400}
+_SPAN = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _span(text: str) -> int:
@@ -194,7 +194,7 @@ OPTIONS: dict[str, Option] = {
     "--toml": Option(_KEYS, None),
     "--key": Option(("tail",), _text),
     "--failures": Option(("tail",), None),
-    "--since": Option(("usage",), _span),
+    "--since": Option(("tail", "usage"), _span),
     "--by": Option(("usage",), _groups),
     "--log-level": Option(COMMANDS, _one_of(_LEVELS)),
     "--log-format": Option(COMMANDS, _one_of(_FORMATS)),
@@ -224,7 +224,8 @@ def parse_arguments(argv: Sequence[str]) -> Invocation:
             return Invocation(Say(text=f"tz-gateway {__version__}\n"))
         command = _MAKE[name](given, paths, rest)
     except _Refused as error:
-        text = f"tz-gateway: {error}\nTry: tz-gateway --help\n"
+        topic = f"{name} " if name in _HELP else ""
+        text = f"tz-gateway: {error}\nTry: tz-gateway {topic}--help\n"
         return Invocation(Say(text=text, status=USAGE_ERROR))
     # The demo's own output is what one wants to see there.
     is_quiet = name not in ("serve", "check")
@@ -412,6 +413,7 @@ def _make_tail(
         model=models[0][0] if models else "",
         key_id=given.get("--key", ""),
         is_failures="--failures" in given,
+        seconds=given.get("--since", 0),
         is_json="--json" in given,
     )
 

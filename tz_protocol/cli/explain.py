@@ -196,7 +196,7 @@ def _rendered(exchange: Exchange, candidate: Candidate) -> dict[str, Any]:
     """Return the request as it would be sent, or why it cannot be."""
     try:
         request, losses = candidate.dialect.render_request(
-            exchange.parsed, target_of(candidate)
+            exchange.parsed, target_of(candidate, exchange.settings)
         )
     except InvalidRequest as error:
         return {"request": None, "why": error.message}
@@ -222,13 +222,18 @@ def _rendered(exchange: Exchange, candidate: Candidate) -> dict[str, Any]:
         ],
         "body": _shown(request.body),
     }
+    if request.others:
+        # ``n``, of which the format knows nothing.
+        sent["times"] = 1 + len(request.others)
     return {"request": sent, "dropped_parameters": losses}
 
 
 def _obstacle(exchange: Exchange, candidate: Candidate) -> InvalidRequest | None:
     """Return why the request cannot be said in the candidate's format, if so."""
     try:
-        candidate.dialect.render_request(exchange.parsed, target_of(candidate))
+        candidate.dialect.render_request(
+            exchange.parsed, target_of(candidate, exchange.settings)
+        )
     except InvalidRequest as error:
         return error
     return None

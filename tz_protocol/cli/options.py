@@ -150,6 +150,8 @@ class Tail:
     """Only of this key; empty: of all."""
     is_failures: bool = False
     """True: only those that did not end well."""
+    seconds: int = 0
+    """How much of what was there before comes first; 0: the last moments."""
     is_json: bool = False
 
 

@@ -11,12 +11,17 @@ from tz_protocol.cli.lifetime import FOREVER
 from tz_protocol.cli.options import Migrate, Tail, Usage
 from tz_protocol.cli.output import print_error, say
 from tz_protocol.cli.reports import FIELDS, line_of, report, rows_in, usage_query
-from tz_protocol.errors import OperationError, StoreError, StoreRefused
+from tz_protocol.errors import (
+    OperationBroken,
+    OperationError,
+    StoreError,
+    StoreRefused,
+)
 from tz_protocol.flows.clickhouse import ClickHouse, store_fault
 from tz_protocol.flows.migrate import migrate
 from tz_protocol.flows.writing import MISSING_TABLE
 from tz_protocol.machine import Context
-from tz_protocol.operations import Flow, NextSignal, Race, ResolveSecret, Sleep
+from tz_protocol.operations import Flow, NextSignal, Print, Race, ResolveSecret, Sleep
 
 __all__ = ["run_migrations", "tail", "usage"]
 
@@ -33,7 +38,9 @@ _OVERLAP = 10
 times, and what was printed is known."""
 
 _MOST = 5_000
-"""Rows of one look."""
+"""Rows of one answer; a look takes as many as it needs."""
+
+_NIL = "00000000-0000-0000-0000-000000000000"
 
 
 class _Failed(Exception):
@@ -45,15 +52,17 @@ def run_migrations(command: Migrate, context: Context) -> Flow[int]:
     del command
     try:
         store = yield from _open(context)
-        done = yield from migrate(store, None)
+        found = yield from migrate(store, None)
     except _Failed as error:
         yield from print_error(context, str(error))
         return 1
     except StoreError as error:
         yield from print_error(context, _sentence(error))
         return 1
-    text = f"carried out: {', '.join(done)}\n" if done else "nothing was to be done\n"
-    yield from say(context, text)
+    text = f"carried out: {', '.join(found.done)}\n" if found.done else ""
+    if found.left_out:
+        text += f"left out, as this server cannot: {', '.join(found.left_out)}\n"
+    yield from say(context, text or "nothing was to be done\n")
     return 0
 
 
@@ -81,38 +90,79 @@ def tail(command: Tail, context: Context) -> Flow[int]:
 
 
 def _follow(command: Tail, context: Context) -> Flow[int]:
-    seen: dict[str, None] = {}
-    seconds = _OVERLAP
+    told = ""
+    shown: dict[str, int] = {}
+    seconds = max(command.seconds, _OVERLAP)
+    try:
+        store = yield from _open(context)
+    except _Failed as error:
+        yield from print_error(context, str(error))
+        return 1
+    has_answered = False
+    while True:
+        began = context.now
+        try:
+            yield from _look(store, command, seconds, shown)
+        except OperationBroken:  # nobody reads it any more
+            return 0
+        except StoreError as error:
+            is_empty = isinstance(error, StoreRefused) and error.code in MISSING_TABLE
+            if not (has_answered or is_empty):
+                yield from print_error(context, _sentence(error))
+                return 1
+            # A store that is made anew, or was there a moment ago, is waited for.
+            if str(error) != told:
+                told = str(error)
+                yield from print_error(context, f"{_sentence(error)}; waiting for it")
+        else:
+            has_answered, told = True, ""
+            seconds = _OVERLAP
+        yield from Sleep(began + _LOOK_SECONDS)
+        seconds += round(context.now - began)
+
+
+def _look(
+    store: ClickHouse, command: Tail, seconds: int, shown: dict[str, int]
+) -> Flow[None]:
+    """Print what was written in the last *seconds* and is not in *shown*.
+
+    Raises:
+        StoreError: The store does not say what there is.
+        OperationBroken: It cannot be printed.
+    """
     sql = (
         f"SELECT {', '.join(FIELDS)} FROM Exchange "
         "WHERE written_at > now64(3) - toIntervalSecond({seconds:UInt32}) "
-        "ORDER BY started_at, id "
+        "AND (written_at > fromUnixTimestamp64Milli({after:Int64}) "
+        "OR (written_at = fromUnixTimestamp64Milli({after:Int64}) "
+        "AND Exchange.id > {id:UUID})) "
+        "ORDER BY written_at, Exchange.id "
         f"LIMIT {_MOST} FORMAT JSONEachRow"
     )
-    try:
-        store = yield from _open(context)
-        while True:
-            began = context.now
-            parameters = (("seconds", str(seconds)),)
-            answer = yield from store.query(_SECONDS, sql, parameters)
-            new = [row for row in rows_in(answer) if row["id"] not in seen]
-            seen.update(dict.fromkeys(row["id"] for row in new))
-            while len(seen) > 4 * _MOST:
-                del seen[next(iter(seen))]
-            shown = [row for row in new if _is_wanted(command, row)]
-            yield from say(context, "".join(line_of(row, command) for row in shown))
-            yield from Sleep(began + _LOOK_SECONDS)
-            seconds = _OVERLAP + round(context.now - began)
-    except _Failed as error:
-        yield from print_error(context, str(error))
-    except StoreError as error:
-        yield from print_error(context, _sentence(error))
-    return 1
+    after, last = 0, _NIL
+    while True:
+        parameters = (("seconds", str(seconds)), ("after", str(after)), ("id", last))
+        answer = yield from store.query(_SECONDS, sql, parameters)
+        rows = rows_in(answer)
+        new = [row for row in rows if row["id"] not in shown]
+        new.sort(key=lambda row: (row["started_at"], row["id"]))
+        shown.update((row["id"], int(row["written"])) for row in new)
+        lines = [line_of(row, command) for row in new if _is_wanted(command, row)]
+        if lines:
+            # A pager may take as long as it likes.
+            yield from Print(FOREVER, "".join(lines))
+        if len(rows) < _MOST:
+            break
+        after, last = int(rows[-1]["written"]), rows[-1]["id"]
+    oldest = max(shown.values(), default=0) - 1000 * (seconds + _OVERLAP)
+    for number in [number for number, written in shown.items() if written < oldest]:
+        del shown[number]
 
 
 def _is_wanted(command: Tail, row: dict[str, object]) -> bool:
-    wanted = (("model", command.model), ("key_id", command.key_id))
-    if any(value and row[name] != value for name, value in wanted):
+    if command.model and command.model not in (row["model"], row["asked_model"]):
+        return False
+    if command.key_id and command.key_id != row["key_id"]:
         return False
     return not command.is_failures or row["outcome"] != "ok"
 
@@ -136,6 +186,9 @@ def _open(context: Context) -> Flow[ClickHouse]:
 def _sentence(error: StoreError) -> str:
     if isinstance(error, StoreRefused):
         if error.code in MISSING_TABLE:
-            return "the store has no tables yet: no gateway has written to it"
+            return (
+                "the store has no tables yet: no gateway has written to it "
+                f"(is {VARIABLE} the gateway's?)"
+            )
         return f"ClickHouse answered with its error {error.code}"
     return f"ClickHouse cannot be reached: {error}"

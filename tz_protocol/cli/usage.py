@@ -87,11 +87,13 @@ All read the store at TENSORZERO_CLICKHOUSE_URL (http(s)://... or
 chdb:///FOLDER), whether or not a gateway writes to it.
 
 tail:
-  --model NAME         only what this model answered
+  --since SPAN         begin with so much of the past, such as 30m, 24h or 7d;
+                       without: with the last 10 seconds
+  --model NAME         only what this model was asked or has answered
   --key ID             only what this key asked for, by its id of 16 digits
   --failures           only what did not end well
 usage:
-  --since SPAN         such as 30m, 24h (the default) or 7d
+  --since SPAN         until now: such as 30m, 24h (the default) or 7d
   --by NAME[,NAME]     model (the default), provider, key, project, day or
                        endpoint
 tail, usage:

@@ -222,6 +222,8 @@ class LimitsTable(Table):
     body_memory: Count | None = None
     response_bytes: Count | None = None
     event_bytes: Count | None = None
+    emulated_choices: Annotated[int, Field(ge=1, le=128)] | None = None
+    """OpenAI's own ``n`` ends at 128."""
     pool_per_origin: Count | None = None
     pool_idle: CountOrZero | None = None
     pool_idle_timeout_ms: Ms | None = None

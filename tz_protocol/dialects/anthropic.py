@@ -28,7 +28,7 @@ from tz_protocol.dialects.anthropic_stream import AnthropicReader
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.deltas import joined
 from tz_protocol.dialects.openai_conversation import conversation_of
-from tz_protocol.dialects.outbound import encode_body, outbound_dialect
+from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.streaming import SseStream
 from tz_protocol.errors import UpstreamGarbled
 from tz_protocol.types.conversation import (
@@ -63,11 +63,14 @@ def render_request(parsed: ParsedRequest, target: Target) -> tuple[HttpRequest, 
     fields = {"model": target.model, **renderer.render()}
     if conversation.is_stream:
         fields["stream"] = True
+    body = encode_body(fields, target.extra_body)
+    count = renderer.report.choices
     request = HttpRequest(
         path="messages",
         headers=_HEADERS,
-        body=encode_body(fields, target.extra_body),
+        body=body,
         is_stream=conversation.is_stream,
+        others=encode_others(body, fields, target.extra_body, count),
     )
     return request, renderer.report.losses()
 
@@ -189,10 +192,10 @@ def _block_members(raw: Raw) -> _Block:
         return _BLOCK.decode(without_nulls(raw, frozenset({"input"})))
 
 
-def stream_decoder(head: ResponseHead) -> Decoder:
-    """Return a decoder for one stream."""
+def stream_decoder(head: ResponseHead, limit: int) -> Decoder:
+    """Return a decoder for one stream, of whose events none is over *limit* bytes."""
     del head
-    return SseStream(AnthropicReader())
+    return SseStream(AnthropicReader(), limit)
 
 
 ANTHROPIC = outbound_dialect(

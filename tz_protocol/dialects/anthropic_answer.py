@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.types.conversation import Citation, Finish, Finished
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, both_of
 
 __all__ = [
     "AnthropicUsage",
@@ -64,16 +64,19 @@ def usage_of(*stated: AnthropicUsage | None) -> Usage | None:
             details = usage.output_tokens_details
             if details is not None and details.thinking_tokens is not None:
                 values["thinking"] = details.thinking_tokens
-    if not values:
+    halves = both_of(values.get("input_tokens"), values.get("output_tokens"))
+    if halves is None:
         return None
+    given, made, quality = halves
     read = values.get("cache_read_input_tokens")
     written = values.get("cache_creation_input_tokens")
     return Usage(
-        input_tokens=values.get("input_tokens", 0) + (read or 0) + (written or 0),
-        output_tokens=values.get("output_tokens", 0),
+        input_tokens=given + (read or 0) + (written or 0),
+        output_tokens=made,
         cache_read_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=values.get("thinking"),
+        quality=quality,
     )
 
 

@@ -105,8 +105,9 @@ class Dialect(Generic[P, R]):
     """A provider's answer that is not 2xx -> the ``UpstreamError`` to raise."""
     render_error: Callable[[GatewayError, bool], Answer]
     """-> the client's error body; True adds the attempts (debug)."""
-    stream_decoder: Callable[[ResponseHead], Decoder] | None = None
-    """None if the format has no streams."""
+    stream_decoder: Callable[[ResponseHead, int], Decoder] | None = None
+    """(head, bytes that one event may hold) -> what reads the answer. None if the
+    format has no streams."""
     stream_encoder: Callable[[P, Identity], Encoder] | None = None
     """None if the format has no streams."""
     is_always_stream: Callable[[P], bool] | None = None

@@ -30,7 +30,7 @@ from tz_protocol.dialects.bedrock_request import RequestRenderer
 from tz_protocol.dialects.bedrock_stream import BedrockReader
 from tz_protocol.dialects.deltas import joined
 from tz_protocol.dialects.openai_conversation import conversation_of
-from tz_protocol.dialects.outbound import encode_body, outbound_dialect
+from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.streaming import AwsStream
 from tz_protocol.errors import UpstreamGarbled
 from tz_protocol.types.conversation import (
@@ -59,11 +59,14 @@ def render_request(parsed: ParsedRequest, target: Target) -> tuple[HttpRequest, 
     renderer = RequestRenderer(conversation, target)
     fields = renderer.render()
     operation = "converse-stream" if conversation.is_stream else "converse"
+    body = encode_body(fields, target.extra_body)
+    count = renderer.report.choices
     request = HttpRequest(
         path=f"model/{escape_segment(target.model)}/{operation}",
         headers=_HEADERS,
-        body=encode_body(fields, target.extra_body),
+        body=body,
         is_stream=conversation.is_stream,
+        others=encode_others(body, fields, target.extra_body, count),
     )
     return request, renderer.report.losses()
 
@@ -200,9 +203,9 @@ def _opaque(raw: Raw) -> Opaque | None:
     return None if kind is None else Opaque(ORIGIN, kind, raw.copy())
 
 
-def stream_decoder(head: ResponseHead) -> Decoder:
-    """Return a decoder for one stream."""
-    return AwsStream(BedrockReader(head.get(REQUEST_ID) or ""))
+def stream_decoder(head: ResponseHead, limit: int) -> Decoder:
+    """Return a decoder for one stream, of whose events none is over *limit* bytes."""
+    return AwsStream(BedrockReader(head.get(REQUEST_ID) or ""), limit)
 
 
 BEDROCK = outbound_dialect(

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.types.conversation import Citation, Finish, Finished, Thinking
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, both_of
 
 __all__ = [
     "CLAUDE_FORMAT",
@@ -50,6 +50,8 @@ class BedrockUsage(msgspec.Struct, rename="camel"):
     input_tokens: int | None = None
     """Without the cached ones."""
     output_tokens: int | None = None
+    total_tokens: int | None = None
+    """Cached ones included."""
     cache_read_input_tokens: int | None = None
     cache_write_input_tokens: int | None = None
 
@@ -62,14 +64,21 @@ class ServiceTier(msgspec.Struct):
 
 def usage_of(usage: BedrockUsage | None) -> Usage | None:
     """Return the usage in OpenAI's sense, None if nothing was said."""
-    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
+    if usage is None:
         return None
     read, written = usage.cache_read_input_tokens, usage.cache_write_input_tokens
+    given, made = usage.input_tokens, usage.output_tokens
+    if given is not None:
+        given += (read or 0) + (written or 0)
+    halves = both_of(given, made, usage.total_tokens)
+    if halves is None:
+        return None
     return Usage(
-        input_tokens=(usage.input_tokens or 0) + (read or 0) + (written or 0),
-        output_tokens=usage.output_tokens or 0,
+        input_tokens=halves[0],
+        output_tokens=halves[1],
         cache_read_tokens=read,
         cache_write_tokens=written,
+        quality=halves[2],
     )
 
 

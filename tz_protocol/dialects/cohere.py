@@ -29,7 +29,7 @@ from tz_protocol.dialects.cohere_stream import CohereReader
 from tz_protocol.dialects.deltas import joined
 from tz_protocol.dialects.ids import minted_id
 from tz_protocol.dialects.openai_conversation import conversation_of
-from tz_protocol.dialects.outbound import encode_body, outbound_dialect
+from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.streaming import SseStream
 from tz_protocol.types.conversation import (
     Block,
@@ -62,11 +62,14 @@ def _render_request(
     is_stream = conversation.is_stream
     if is_stream:
         fields["stream"] = True
+    body = encode_body(fields, target.extra_body)
+    count = renderer.report.choices
     request = HttpRequest(
         path="chat",
         headers=_STREAM_HEADERS if is_stream else _HEADERS,
-        body=encode_body(fields, target.extra_body),
+        body=body,
         is_stream=is_stream,
+        others=encode_others(body, fields, target.extra_body, count),
     )
     return request, renderer.report.losses()
 
@@ -162,9 +165,9 @@ def _content(message: _Message) -> list[Block]:
     return [*blocks, *others]
 
 
-def _stream_decoder(head: ResponseHead) -> Decoder:
+def _stream_decoder(head: ResponseHead, limit: int) -> Decoder:
     del head
-    return SseStream(CohereReader())
+    return SseStream(CohereReader(), limit)
 
 
 COHERE_CHAT = outbound_dialect(

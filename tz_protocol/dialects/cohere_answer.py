@@ -17,7 +17,7 @@ from tz_protocol.dialects import openai_errors
 from tz_protocol.errors import UpstreamGarbled, UpstreamRefused
 from tz_protocol.types.conversation import Citation, Finish, Finished, Opaque
 from tz_protocol.types.http import ResponseHead
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, both_of
 from tz_protocol.wire.json import value_of
 
 __all__ = [
@@ -56,16 +56,24 @@ class CohereUsage(msgspec.Struct):
     """Within ``tokens.input_tokens``."""
 
 
+def _whole(count: float | None) -> int | None:
+    return None if count is None else int(count)
+
+
 def usage_of(usage: CohereUsage | None) -> Usage | None:
     """Return the neutral usage, None if the vendor did not say."""
     if usage is None:
         return None
     for counts in (usage.tokens, usage.billed_units):
-        if counts is not None and counts.input_tokens is not None:
+        if counts is None:
+            continue
+        halves = both_of(_whole(counts.input_tokens), _whole(counts.output_tokens))
+        if halves is not None:
             cached, thought = usage.cached_tokens, counts.reasoning_tokens
             return Usage(
-                input_tokens=int(counts.input_tokens),
-                output_tokens=int(counts.output_tokens or 0),
+                input_tokens=halves[0],
+                output_tokens=halves[1],
+                quality=halves[2],
                 cache_read_tokens=None if cached is None else int(cached),
                 reasoning_tokens=None if thought is None else int(thought),
             )

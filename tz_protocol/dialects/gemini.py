@@ -169,10 +169,10 @@ def parse_response(head: ResponseHead, body: bytes) -> Completion:
     raise error
 
 
-def stream_decoder(head: ResponseHead) -> Decoder:
-    """Return a decoder for one stream."""
+def stream_decoder(head: ResponseHead, limit: int) -> Decoder:
+    """Return a decoder for one stream, of whose events none is over *limit* bytes."""
     del head
-    return FramedStream(GeminiReader(), EventsOrList())
+    return FramedStream(GeminiReader(), EventsOrList(limit))
 
 
 GEMINI = outbound_dialect(

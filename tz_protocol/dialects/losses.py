@@ -27,6 +27,11 @@ silence because the operator said so."""
 _NUMBER = msgspec.json.Decoder(float)
 _STRING = msgspec.json.Decoder(str)
 
+_MOST_CHOICES = (
+    "It is asked once for each answer, and at most {limit} times "
+    "(gateway.limits.emulated_choices)."
+)
+
 _WHITE_SPACE = str.maketrans("", "", " \t\r\n")
 
 
@@ -63,7 +68,7 @@ class Report:
         InvalidRequest: A parameter that the format cannot say changes the meaning.
     """
 
-    __slots__ = ("_column", "_losses", "_parameters", "_policy", "_target")
+    __slots__ = ("_column", "_losses", "_parameters", "_policy", "_target", "choices")
 
     def __init__(
         self,
@@ -90,6 +95,17 @@ class Report:
                 self._lose(conversation, name, handling)
         for path in conversation.unread:
             self.drop(path)
+        self.choices = 1
+        """How many answers are to be had by asking as often (``n``, emulated)."""
+        if column.get("n") is Handling.EMULATED and "n" not in unsupported:
+            self.choices = self._choices()
+
+    def _choices(self) -> int:
+        count, limit = self.number("n"), self._target.emulated_choices
+        if count is not None and count > limit:
+            self.refuse("n", _MOST_CHOICES.format(limit=limit))
+            return 1
+        return 1 if count is None else int(count)
 
     def _lose(self, conversation: Conversation, name: str, handling: Handling) -> None:
         value = conversation.parameters.get(name)

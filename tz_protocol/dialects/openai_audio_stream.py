@@ -99,19 +99,19 @@ def is_speech(kind: str) -> bool:
 # -- from a provider ------------------------------------------------------------
 
 
-def transcription_decoder(head: ResponseHead) -> Decoder:
+def transcription_decoder(head: ResponseHead, limit: int) -> Decoder:
     """Return the decoder for a provider's answer to a request for events."""
-    return _decoder(head, is_expected=is_transcript(kind_of_body(head)))
+    return _decoder(head, limit, is_expected=is_transcript(kind_of_body(head)))
 
 
-def speech_decoder(head: ResponseHead) -> Decoder:
+def speech_decoder(head: ResponseHead, limit: int) -> Decoder:
     """Return the decoder for a provider's answer to a request for speech."""
-    return _decoder(head, is_expected=is_speech(kind_of_body(head)))
+    return _decoder(head, limit, is_expected=is_speech(kind_of_body(head)))
 
 
-def _decoder(head: ResponseHead, *, is_expected: bool) -> Decoder:
+def _decoder(head: ResponseHead, limit: int, *, is_expected: bool) -> Decoder:
     if kind_of_body(head) == EVENTS:
-        return SseStream(_AudioEvents())
+        return SseStream(_AudioEvents(), limit)
     return BytesDecoder(head) if is_expected else UnexpectedDecoder()
 
 

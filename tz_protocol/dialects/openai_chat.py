@@ -197,9 +197,9 @@ def _adapted(quirks: frozenset[str]) -> Dialect[ChatRequest, JsonResponse]:
     def parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
         return _parse_response(head, body, quirks)
 
-    def stream_decoder(head: ResponseHead) -> Decoder:
+    def stream_decoder(head: ResponseHead, limit: int) -> Decoder:
         del head
-        return ChatDecoder(quirks=quirks)
+        return ChatDecoder(limit, quirks)
 
     return replace(
         OPENAI_CHAT,

@@ -31,6 +31,7 @@ from tz_protocol.dialects.openai_chat_stream_repairs import (
 from tz_protocol.dialects.openai_chat_whole import events_of_whole
 from tz_protocol.dialects.openai_errors import error_value, refusal
 from tz_protocol.dialects.openai_fields import parse_usage, spliced
+from tz_protocol.dialects.streaming import unreadable
 from tz_protocol.errors import (
     GatewayError,
     RemoteProtocolError,
@@ -57,7 +58,7 @@ from tz_protocol.wire.json import (
     scan_object,
     value_of,
 )
-from tz_protocol.wire.sse import LINE_LIMIT, SseDecoder, SseEvent
+from tz_protocol.wire.sse import SseDecoder, SseEvent
 
 __all__ = ["ChatDecoder", "ChatEncoder", "chat_decoder"]
 
@@ -77,10 +78,10 @@ _read_chunk = msgspec.json.Decoder(Chunk).decode
 # -- from a provider ------------------------------------------------------------
 
 
-def chat_decoder(head: ResponseHead) -> Decoder:
+def chat_decoder(head: ResponseHead, limit: int) -> Decoder:
     """Return the decoder for a provider's answer to a request for a stream."""
     del head
-    return ChatDecoder()
+    return ChatDecoder(limit)
 
 
 class ChatDecoder:
@@ -110,9 +111,7 @@ class ChatDecoder:
         "_started",
     )
 
-    def __init__(
-        self, limit: int = LINE_LIMIT, quirks: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, limit: int, quirks: frozenset[str] = frozenset()) -> None:
         self._sse = SseDecoder(limit)
         self._quirks = quirks
         self._repairs = ChunkRepairs(quirks)
@@ -174,7 +173,7 @@ class ChatDecoder:
                 if read is not None:
                     return read
         except RemoteProtocolError as error:
-            return self._fail(UpstreamGarbled(error.message, "upstream_too_large"))
+            return self._fail(unreadable(error))
         return self._end() if self._is_eof else None
 
     def _end(self) -> StreamEvent:

@@ -51,7 +51,7 @@ _ROWS: dict[str, tuple[Handling, ...]] = {
     "top_p":                           (P, T, T, T),
     "top_k":                           (P, T, T, T),
     "stop":                            (T, T, T, T),
-    "n":                               (R, T, R, R),
+    "n":                               (E, T, E, E),
     "seed":                            (R, P, R, P),
     "frequency_penalty":               (R, T, R, P),
     "presence_penalty":                (R, T, R, P),

@@ -24,7 +24,8 @@ from tz_protocol.dialects.openai_chat import OPENAI_CHAT
 from tz_protocol.dialects.openai_chat_stream import chat_decoder
 from tz_protocol.dialects.openai_fields import JsonResponse
 from tz_protocol.dialects.outbound import outbound_dialect
-from tz_protocol.errors import InvalidRequest, RemoteProtocolError, UpstreamGarbled
+from tz_protocol.dialects.streaming import unreadable
+from tz_protocol.errors import InvalidRequest, RemoteProtocolError
 from tz_protocol.types.chat import ChatRequest
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.request import Target
@@ -83,16 +84,16 @@ def parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
     return OPENAI_CHAT.parse_response(head, body)
 
 
-def stream_decoder(head: ResponseHead) -> Decoder:
-    """Return a decoder for one stream.
+def stream_decoder(head: ResponseHead, limit: int) -> Decoder:
+    """Return a decoder for one stream, of whose events none is over *limit* bytes.
 
     What stands in for SageMaker (a container that is reached directly) may send the
     container's bytes without the envelope.
     """
     kind = (head.get("content-type") or _EVENT_STREAM).partition(";")[0].strip()
-    decoder = chat_decoder(head)
+    decoder = chat_decoder(head, limit)
     if kind.lower() == _EVENT_STREAM:
-        decoder = PayloadStream(decoder)
+        decoder = PayloadStream(decoder, limit)
     return decoder
 
 
@@ -101,13 +102,14 @@ class PayloadStream:
 
     Args:
         inner: Fresh; decodes what the container sent.
+        limit: Bytes of one envelope.
     """
 
     __slots__ = ("_envelope", "_inner", "_is_at_end", "_is_over", "_out")
 
-    def __init__(self, inner: Decoder) -> None:
+    def __init__(self, inner: Decoder, limit: int) -> None:
         self._inner = inner
-        self._envelope = EventStreamDecoder()
+        self._envelope = EventStreamDecoder(limit)
         self._out: deque[StreamEvent] = deque()
         self._is_at_end = False
         self._is_over = False
@@ -147,8 +149,7 @@ class PayloadStream:
             if error.code == "incomplete":
                 self._inner.receive_eof()
             else:
-                fault = UpstreamGarbled(error.message, error.code)
-                self._out.append(StreamFailed(fault))
+                self._out.append(StreamFailed(unreadable(error)))
             return True
         if message is None:
             if not self._is_at_end:

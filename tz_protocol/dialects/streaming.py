@@ -15,7 +15,7 @@ from tz_protocol.types.stream import StreamDone, StreamEvent, StreamFailed, Stre
 from tz_protocol.wire.eventstream import EventMessage, EventStreamDecoder
 from tz_protocol.wire.sse import SseDecoder, SseEvent
 
-__all__ = ["AwsStream", "FramedStream", "Reader", "SseStream"]
+__all__ = ["AwsStream", "FramedStream", "Reader", "SseStream", "unreadable"]
 
 E = TypeVar("E")
 E_in = TypeVar("E_in", contravariant=True)
@@ -44,6 +44,13 @@ class Framing(Protocol[E_out]):
 
     def next_event(self) -> E_out | None:
         """Return the next event, None if more bytes are needed."""
+
+
+def unreadable(error: RemoteProtocolError) -> UpstreamGarbled:
+    """Return what *error* of a framing stands for; an event over the limit has the
+    code of every answer that is too large."""
+    code = "upstream_too_large" if error.code == "event_too_large" else error.code
+    return UpstreamGarbled(error.message, code)
 
 
 class FramedStream(Generic[E]):
@@ -102,8 +109,7 @@ class FramedStream(Generic[E]):
                 if error.code == "incomplete":
                     self._reader.end(out)
                 else:
-                    fault = UpstreamGarbled(error.message, error.code)
-                    out.append(StreamFailed(fault))
+                    out.append(StreamFailed(unreadable(error)))
                 break
             if event is not None:
                 self._reader.read(event, out)
@@ -126,8 +132,8 @@ class SseStream(FramedStream[SseEvent]):
 
     __slots__ = ()
 
-    def __init__(self, reader: Reader[SseEvent]) -> None:
-        super().__init__(reader, SseDecoder())
+    def __init__(self, reader: Reader[SseEvent], limit: int) -> None:
+        super().__init__(reader, SseDecoder(limit))
 
 
 class AwsStream(FramedStream[EventMessage]):
@@ -135,5 +141,5 @@ class AwsStream(FramedStream[EventMessage]):
 
     __slots__ = ()
 
-    def __init__(self, reader: Reader[EventMessage]) -> None:
-        super().__init__(reader, EventStreamDecoder())
+    def __init__(self, reader: Reader[EventMessage], limit: int) -> None:
+        super().__init__(reader, EventStreamDecoder(limit))

@@ -16,7 +16,7 @@ from tz_protocol.dialects.base import Losses
 from tz_protocol.dialects.gemini import vertex_path
 from tz_protocol.dialects.gemini_errors import translated
 from tz_protocol.dialects.openai_conversation import conversation_of
-from tz_protocol.dialects.outbound import encode_body, outbound_dialect
+from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.errors import UpstreamRefused
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
@@ -40,11 +40,14 @@ def _render_request(
     if conversation.is_stream:
         fields["stream"] = True
         method = "streamRawPredict"
+    body = encode_body(fields, target.extra_body)
+    count = renderer.report.choices
     request = HttpRequest(
         path=f"{vertex_path(target, 'anthropic')}:{method}",
         headers=_HEADERS,
-        body=encode_body(fields, target.extra_body),
+        body=body,
         is_stream=conversation.is_stream,
+        others=encode_others(body, fields, target.extra_body, count),
     )
     return request, renderer.report.losses()
 

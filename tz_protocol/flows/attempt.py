@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from tz_protocol.dialects.base import Losses, Response
 from tz_protocol.errors import (
     InvalidRequest,
@@ -20,7 +22,8 @@ from tz_protocol.errors import (
     UpstreamGarbled,
     UpstreamTimeout,
 )
-from tz_protocol.flows.openstream import OpenStream
+from tz_protocol.flows.choices import Choices, Whole, total_of
+from tz_protocol.flows.openstream import EventSource, OpenStream
 from tz_protocol.flows.proof import prove
 from tz_protocol.flows.upstream import (
     Call,
@@ -30,13 +33,15 @@ from tz_protocol.flows.upstream import (
     read_all,
 )
 from tz_protocol.operations import Flow
-from tz_protocol.records.record import AttemptRecord, Stage
+from tz_protocol.records.record import AttemptRecord, CallRecord, Stage
 from tz_protocol.routing.candidates import Candidate, key_of
 from tz_protocol.routing.options import policy_of
 from tz_protocol.routing.plan import Try
+from tz_protocol.routing.redaction import Redaction
 from tz_protocol.routing.verdict import code_of
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.policy import StreamPolicy
+from tz_protocol.types.prices import cost_of
 from tz_protocol.types.request import ParsedRequest, Target
 from tz_protocol.types.settings import GatewaySettings, Timeouts
 from tz_protocol.types.stream import StreamDone, StreamEvent, StreamFailed, StreamPart
@@ -64,7 +69,7 @@ class Answered:
     record: AttemptRecord
     response: Response | None
     """The whole, decoded answer; None for a stream."""
-    stream: OpenStream | None
+    stream: EventSource | None
     timeouts: Timeouts
     policy: StreamPolicy
     dropped: Losses
@@ -81,7 +86,7 @@ class Answered:
     def close(self) -> None:
         """Break off what was not read whole."""
         if self.stream is not None:
-            self.stream.response.close()
+            self.stream.close()
 
 
 def attempt(
@@ -105,10 +110,14 @@ def attempt(
         is_hedge=is_hedge,
     )
     exchange.record.attempts.append(record)
+    redaction = Redaction(candidate.settings, key_of(candidate, exchange.parsed))
     try:
-        return (yield from _attempt(exchange, step, record, started))
+        return (yield from _attempt(exchange, step, record, started, redaction))
     except UpstreamError as error:
+        redaction.clean(error)
         record.error = code_of(error)
+        if record.request_id is not None:
+            record.request_id = redaction.text(record.request_id)
         raise
     except InvalidRequest as error:
         record.error = error.code or "invalid_request"
@@ -119,51 +128,149 @@ def attempt(
     finally:
         if record.error is not None:
             record.ended = context.now - exchange.record.started
+            _count_spent(record, candidate)
+
+
+def _count_spent(record: AttemptRecord, candidate: Candidate) -> None:
+    """Note what was used for nothing: some of several calls may have been answered."""
+    record.spent = total_of(call.usage for call in record.calls)
+    prices = candidate.settings.prices
+    if record.spent is not None and prices is not None:
+        record.spent_cost = cost_of(prices, record.spent)
 
 
 def _attempt(
-    exchange: Exchange, step: Try[Candidate], record: AttemptRecord, started: float
+    exchange: Exchange,
+    step: Try[Candidate],
+    record: AttemptRecord,
+    started: float,
+    redaction: Redaction,
 ) -> Flow[Answered]:
     parsed, candidate = exchange.parsed, step.option.candidate
     dialect = candidate.dialect
-    make_decoder = dialect.stream_decoder
-    if exchange.is_relayed and make_decoder is None:
+    if exchange.is_relayed and dialect.stream_decoder is None:
         message = "the provider's format has no streams"
         raise InvalidRequest(message, param="stream")
     timeouts = timeouts_of(candidate, exchange.settings)
     total = min(exchange.deadline, started + _total(parsed, timeouts))
     first = min(total, started + timeouts.first_content)
-    request, dropped = dialect.render_request(parsed, target_of(candidate))
+    target = target_of(candidate, exchange.settings)
+    request, dropped = dialect.render_request(parsed, target)
     exchange.record.stage = Stage.OPEN
-    response = yield from _open(exchange, candidate, request, timeouts, first, total)
-    record.is_reused = response.is_reused
-    record.status = status = response.head.status
-    record.request_id = _request_id(response.head)
-    context = exchange.gateway.context
-    record.head = context.now - exchange.record.started
+    policy = policy_of(candidate.model, exchange.snapshot).stream
+    answered = Answered(step, record, None, None, timeouts, policy, dropped)
+    answered.sent = request.body if not request.others else _all_of(request)
+    calls = _Calls(exchange, candidate, timeouts, policy, first, total, redaction)
     try:
-        if not 200 <= status < 300:
-            yield from _refused(candidate, response, first)
-        exchange.record.stage = Stage.FIRST_CONTENT
-        policy = policy_of(candidate.model, exchange.snapshot).stream
-        answered = Answered(step, record, None, None, timeouts, policy, dropped)
-        answered.sent = request.body
-        if exchange.is_relayed and make_decoder is not None:
-            decoder = make_decoder(response.head)
-            stream = OpenStream(response, decoder, context, policy.on_malformed_event)
-            answered.stream = stream
+        if exchange.is_relayed:
+            answered.stream = yield from calls.stream(request, record)
             yield from _hold(answered, first, total, exchange)
         else:
-            limit = exchange.gateway.snapshot.gateway.limits.response_bytes
-            body = yield from read_all(response, total, "total", limit)
-            answered.response = dialect.parse_response(response.head, body)
-            answered.received = body
+            whole = yield from calls.whole(request, record)
+            answered.response, answered.received = whole
             record.first_content = record.ended = exchange.seconds()
-            response.close()
     except BaseException:
-        response.close()
+        answered.close()
         raise
     return answered
+
+
+def _all_of(request: HttpRequest) -> bytes:
+    """Return the bodies that are sent: one if they are all the same, else an array."""
+    bodies = {request.body: None, **dict.fromkeys(request.others)}
+    return request.body if len(bodies) == 1 else b"[%b]" % b",".join(bodies)
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """What an attempt does at its candidate: one call, or several as if they were."""
+
+    exchange: Exchange
+    candidate: Candidate
+    timeouts: Timeouts
+    policy: StreamPolicy
+    first: float
+    """When there must be content; absolute, as is the next."""
+    total: float
+    redaction: Redaction
+
+    def stream(self, request: HttpRequest, record: AttemptRecord) -> Flow[EventSource]:
+        """Return the open stream that answers *request*."""
+        if not request.others:
+            response = yield from self.open(request, record)
+            return self._decoded(response)
+        return (
+            yield from self._choices(request, record).streams(
+                self._decoded,
+                first=self.first,
+                idle=self.timeouts.idle,
+                # Of what httpx reads, a read that is given up may be the last.
+                is_apart=self.candidate.settings.proxy is not None,
+            )
+        )
+
+    def whole(self, request: HttpRequest, record: AttemptRecord) -> Flow[Whole]:
+        """Return the whole answer to *request*."""
+        if request.others:
+            return (yield from self._choices(request, record).whole(self._read))
+        response = yield from self.open(request, record)
+        try:
+            return (yield from self._read(response))
+        finally:
+            response.close()
+
+    def open(
+        self, request: HttpRequest, note: AttemptRecord | CallRecord
+    ) -> Flow[UpstreamResponse]:
+        """Return an answer whose head is good; *note* has what it says."""
+        exchange, candidate, first = self.exchange, self.candidate, self.first
+        response = yield from _open(
+            exchange,
+            candidate,
+            request,
+            self.timeouts,
+            first,
+            self.total,
+            self.redaction,
+        )
+        try:
+            note.is_reused = response.is_reused
+            note.status = status = response.head.status
+            note.request_id = _request_id(response.head)
+            note.head = exchange.seconds()
+            if not 200 <= status < 300:
+                yield from _refused(candidate, response, first)
+        except BaseException:
+            response.close()
+            raise
+        exchange.record.stage = Stage.FIRST_CONTENT
+        return response
+
+    def _choices(self, request: HttpRequest, record: AttemptRecord) -> Choices:
+        exchange = self.exchange
+        context, began = exchange.gateway.context, exchange.record.started
+        return Choices(request, record, self.open, context, began)
+
+    def _decoded(self, response: UpstreamResponse) -> OpenStream:
+        exchange = self.exchange
+        decoder_of = self.candidate.dialect.stream_decoder
+        if decoder_of is None:
+            message = "a format without streams was asked for one"
+            raise RuntimeError(message)
+        decoder = decoder_of(response.head, exchange.settings.limits.event_bytes)
+        return OpenStream(
+            response,
+            decoder,
+            exchange.gateway.context,
+            self.policy.on_malformed_event,
+            self.redaction,
+        )
+
+    def _read(self, response: UpstreamResponse) -> Flow[Whole]:
+        limit = self.exchange.settings.limits.response_bytes
+        body = yield from read_all(response, self.total, "total", limit)
+        dialect = self.candidate.dialect
+        return dialect.parse_response(response.head, body), body
 
 
 def _request_id(head: ResponseHead) -> str | None:
@@ -183,7 +290,7 @@ def _total(parsed: ParsedRequest, timeouts: Timeouts) -> float:
     return timeouts.stream_total if parsed.is_stream else timeouts.total
 
 
-def target_of(candidate: Candidate) -> Target:
+def target_of(candidate: Candidate, gateway: GatewaySettings) -> Target:
     """Return whom the candidate's dialect renders for."""
     settings, deviations = candidate.settings, candidate.provider.deviations
     return Target(
@@ -194,6 +301,7 @@ def target_of(candidate: Candidate) -> Target:
         unsupported=deviations.unsupported,
         implied=dict(deviations.implied),
         extra_body=settings.extra_body,
+        emulated_choices=gateway.limits.emulated_choices,
     )
 
 
@@ -204,6 +312,7 @@ def _open(
     timeouts: Timeouts,
     first: float,
     total: float,
+    redaction: Redaction,
 ) -> Flow[UpstreamResponse]:
     gateway = exchange.gateway
     settings, provider = candidate.settings, candidate.provider
@@ -219,6 +328,7 @@ def _open(
         return open_reply(reply)
     request = placed(candidate, request)
     proof = yield from prove(gateway, candidate, request, key, connect)
+    redaction.add(proof.secrets)
     call = Call(
         request=request,
         headers=headers_of(
@@ -248,13 +358,7 @@ def placed(candidate: Candidate, request: HttpRequest) -> HttpRequest:
         return request
     defaults, options = candidate.provider.defaults, candidate.settings.options
     path = path.format_map({**defaults, **options})
-    return HttpRequest(
-        method=request.method,
-        path=path,
-        headers=request.headers,
-        body=request.body,
-        is_stream=request.is_stream,
-    )
+    return msgspec.structs.replace(request, path=path)
 
 
 def headers_of(

@@ -6,6 +6,7 @@ after it was cut off anywhere. What is to be done stands in ``records/schema.py`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,8 +23,9 @@ from tz_protocol.records.schema import (
     Migration,
     ttl_statement,
 )
+from tz_protocol.records.views import FUNCTIONS
 
-__all__ = ["DATABASE", "STATEMENT_SECONDS", "migrate"]
+__all__ = ["DATABASE", "STATEMENT_SECONDS", "Migrated", "migrate"]
 
 DATABASE = "tensorzero"
 """Of the embedded engine, and TensorZero's own default."""
@@ -33,8 +35,22 @@ STATEMENT_SECONDS = 60.0
 _ACCESS_DENIED = "497"
 
 
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What :func:`migrate` came to."""
+
+    done: tuple[str, ...]
+    """Names of what was carried out."""
+    left_out: tuple[str, ...]
+    """What this server cannot have, and why; a later one may."""
+
+
 class _Version(msgspec.Struct):
     version: int
+
+
+class _Function(msgspec.Struct):
+    name: str
 
 
 class _Table(msgspec.Struct):
@@ -42,29 +58,60 @@ class _Table(msgspec.Struct):
     create_table_query: str
 
 
-_read_version = msgspec.json.Decoder(_Version, strict=False).decode
+_read_versions = msgspec.json.Decoder(_Version, strict=False).decode_lines
+_read_functions = msgspec.json.Decoder(_Function).decode_lines
 _read_tables = msgspec.json.Decoder(_Table)
 
 
-def migrate(store: ClickHouse, ttl_days: int | None) -> Flow[tuple[str, ...]]:
-    """Carry out what is missing; return the names of what was.
+def migrate(store: ClickHouse, ttl_days: int | None) -> Flow[Migrated]:
+    """Carry out what is missing.
 
     Raises:
         StoreError: Something was not carried out; run it again.
     """
     yield from _create_database(store)
     yield from store.query(STATEMENT_SECONDS, CREATE_VERSIONS)
-    sql = f"SELECT max(version) AS version FROM {VERSIONS} FORMAT JSONEachRow"
+    sql = f"SELECT DISTINCT version FROM {VERSIONS} FORMAT JSONEachRow"
     answer = yield from store.query(STATEMENT_SECONDS, sql)
-    version = _read_version(answer).version if answer else 0
+    versions = {row.version for row in _read_versions(answer)}
+    due = [migration for migration in MIGRATIONS if migration.version not in versions]
     done: list[str] = []
-    for migration in MIGRATIONS:
-        if migration.version > version:
-            yield from _apply(store, migration)
-            done.append(migration.name)
+    left_out: list[str] = []
+    functions = yield from _functions(store, due, left_out)
+    for migration in due:
+        if migration.needs and migration.needs not in functions:
+            tables = " and ".join(migration.tables)
+            left_out.append(f"{tables} (no function {migration.needs})")
+            continue
+        yield from _apply(store, migration)
+        done.append(migration.name)
     if ttl_days is not None:
         done += yield from _set_ttl(store, ttl_days)
-    return tuple(done)
+    return Migrated(tuple(done), tuple(left_out))
+
+
+def _functions(
+    store: ClickHouse, due: list[Migration], left_out: list[str]
+) -> Flow[set[str]]:
+    """Return which functions there are, of those that are needed; make our own.
+
+    They are the server's and not the database's, so that no version knows of them.
+    """
+    wanted = (*FUNCTIONS, *(m.needs for m in due if m.needs))
+    names = ", ".join(f"'{name}'" for name in wanted)
+    sql = f"SELECT name FROM system.functions WHERE name IN ({names})"
+    answer = yield from store.query(STATEMENT_SECONDS, f"{sql} FORMAT JSONEachRow")
+    found = {row.name for row in _read_functions(answer)}
+    for name, statement in FUNCTIONS.items():
+        if name in found:
+            continue
+        try:
+            yield from store.query(STATEMENT_SECONDS, statement)
+        except StoreRefused as error:
+            if error.code != _ACCESS_DENIED:
+                raise
+            left_out.append(f"function {name} (no right to make it)")
+    return found
 
 
 def _create_database(store: ClickHouse) -> Flow[None]:

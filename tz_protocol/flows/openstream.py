@@ -7,13 +7,14 @@ commit boundary and after it. Who is told, and what is tried next, is ``attempt`
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from tz_protocol.dialects.base import Decoder
 from tz_protocol.errors import UpstreamBroken, UpstreamError, UpstreamGarbled
 from tz_protocol.flows.upstream import UpstreamResponse
 from tz_protocol.machine import Context
 from tz_protocol.operations import Flow
+from tz_protocol.routing.redaction import Redaction
 from tz_protocol.types.stream import (
     StreamDone,
     StreamEvent,
@@ -22,11 +23,28 @@ from tz_protocol.types.stream import (
     StreamSkipped,
 )
 
-__all__ = ["GRACE_SECONDS", "OpenStream"]
+__all__ = ["GRACE_SECONDS", "EventSource", "OpenStream"]
 
 GRACE_SECONDS = 1.0
 """After the finish reasons of all choices: for the usage and the terminator. Both come
 with the finish, or at once after it, where they come at all."""
+
+
+class EventSource(Protocol):
+    """What an exchange may be committed to: one stream, or several as one."""
+
+    events: list[StreamEvent]
+    """Received, and held back until the exchange is committed to this stream."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True once all is said, and only usage and the terminator may follow."""
+
+    def receive(self, deadline: float, phase: str) -> Flow[list[StreamEvent]]:
+        """Read once; see :meth:`OpenStream.receive`."""
+
+    def close(self) -> None:
+        """Break off what was not read whole."""
 
 
 class OpenStream:
@@ -37,6 +55,7 @@ class OpenStream:
         decoder: Fresh.
         context: For the time.
         on_malformed: Of the policy.
+        redaction: Of the attempt: nothing is told of a failure without it.
     """
 
     __slots__ = (
@@ -45,6 +64,7 @@ class OpenStream:
         "_finish_by",
         "_has_finish",
         "_on_malformed",
+        "_redaction",
         "events",
         "response",
     )
@@ -55,6 +75,7 @@ class OpenStream:
         decoder: Decoder,
         context: Context,
         on_malformed: Literal["skip", "error"],
+        redaction: Redaction,
     ) -> None:
         self.response = response
         self.events: list[StreamEvent] = []
@@ -62,6 +83,7 @@ class OpenStream:
         self._decoder = decoder
         self._context = context
         self._on_malformed = on_malformed
+        self._redaction = redaction
         self._has_finish = False
         self._finish_by: float | None = None
         """When a stream of which all is said counts as complete."""
@@ -105,6 +127,8 @@ class OpenStream:
             elif kind is StreamSkipped and self._on_malformed == "error":
                 events.append(StreamFailed(_malformed()))
                 return events
+            elif kind is StreamFailed:
+                self._redaction.clean(event.error)  # type: ignore[union-attr]  # as above
             events.append(event)
         if self._has_finish and finish_by is None and decoder.is_finished:
             self._finish_by = self._context.now + GRACE_SECONDS
@@ -112,6 +136,10 @@ class OpenStream:
             # A decoder that says nothing at the end would make us read for ever.
             events.append(StreamFailed(UpstreamBroken("cut")))
         return events
+
+    def close(self) -> None:
+        """Give the connection back; breaks it off if the body was not read whole."""
+        self.response.close()
 
 
 def _is_end(event: StreamEvent) -> bool:

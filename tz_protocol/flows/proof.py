@@ -24,9 +24,17 @@ __all__ = ["Proof", "prove"]
 
 
 class Proof:
-    """The headers of one request, and the token among them if there is one."""
+    """The headers of one request, and the token among them if there is one.
 
-    __slots__ = ("_gateway", "_grant", "_token", "headers")
+    Args:
+        gateway: Whose tables of tokens are told of a refusal.
+        headers: Of the request.
+        grant: What the token was got for.
+        token: The key or token that the headers hold.
+        secrets: All else that was used and is nobody's to know.
+    """
+
+    __slots__ = ("_gateway", "_grant", "_token", "headers", "secrets")
 
     def __init__(
         self,
@@ -34,11 +42,13 @@ class Proof:
         headers: Headers,
         grant: Grant | None = None,
         token: Secret | None = None,
+        secrets: tuple[Secret, ...] = (),
     ) -> None:
         self._gateway = gateway
         self.headers = headers
         self._grant = grant
         self._token = token
+        self.secrets = secrets if token is None else (*secrets, token)
 
     def refused(self) -> None:
         """Say that the provider did not accept it: a token is then got anew."""
@@ -73,7 +83,7 @@ def prove(
         settings, region = candidate.settings, gateway.aws.region
         wall = gateway.wall_clock()
         headers = provider.sign(request, settings, credentials, region, wall)
-        return Proof(gateway, headers)
+        return Proof(gateway, headers, secrets=credentials.secrets())
     grant = None
     if key is not None and provider.grant is not None:
         grant = provider.grant(key)

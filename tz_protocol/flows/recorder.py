@@ -167,11 +167,15 @@ class Recorder:
             self._look_drained()
 
     def _migrate(self) -> Flow[None]:
-        done = yield from migrate(self._store, self.settings.ttl_days)
+        found = yield from migrate(self._store, self.settings.ttl_days)
         self._is_migrated = True
-        if done:
-            fields: dict[str, object] = {"done": ", ".join(done)}
+        if found.done:
+            fields: dict[str, object] = {"done": ", ".join(found.done)}
             self._context.tell(LogLine("info", "the database was migrated", fields))
+        if found.left_out:
+            fields = {"tables": ", ".join(found.left_out)}
+            message = "some tables are left out, which this ClickHouse cannot fill"
+            self._context.tell(LogLine("info", message, fields))
 
     def _failed(self, error: StoreError) -> None:
         code = error.code if isinstance(error, StoreRefused) else str(error)

@@ -22,7 +22,7 @@ from tz_protocol.errors import (
 )
 from tz_protocol.flows.attempt import Answered
 from tz_protocol.flows.keeping import keep
-from tz_protocol.flows.openstream import OpenStream
+from tz_protocol.flows.openstream import EventSource
 from tz_protocol.machine import Shutdown
 from tz_protocol.operations import AbortBody, Flow, SendBody
 from tz_protocol.records.record import Outcome, Stage
@@ -42,6 +42,9 @@ STREAM_HEADERS = (
 
 PING = b": ping\n\n"
 """A comment, which readers of server-sent events pass over (HTML, section 9.2.6)."""
+
+_PAUSE = "pause"
+"""Phase of a read that is only broken off to send a comment."""
 
 _Encoded = tuple[bytes, StreamDone | StreamFailed | None]
 
@@ -83,7 +86,7 @@ def relay(
 def _pump(
     exchange: Exchange,
     answered: Answered,
-    stream: OpenStream,
+    stream: EventSource,
     encoder: Encoder,
     first: _Encoded,
 ) -> Flow[UpstreamError | None]:
@@ -117,7 +120,7 @@ def _pump(
 
 
 def _pinged(
-    exchange: Exchange, stream: OpenStream, deadline: float, phase: str
+    exchange: Exchange, stream: EventSource, deadline: float, phase: str
 ) -> Flow[list[StreamEvent]]:
     """Receive, with a comment to the client whenever nothing came for a while."""
     context = exchange.gateway.context
@@ -125,16 +128,19 @@ def _pinged(
         ping_at = context.now + (exchange.ping_after or 0.0)
         if ping_at >= deadline or stream.is_finished:
             return (yield from stream.receive(deadline, phase))
-        events = yield from stream.receive(ping_at, phase)
-        is_early = context.now < deadline and len(events) == 1
-        if not (is_early and _is_timeout(events[0])):
+        events = yield from stream.receive(ping_at, _PAUSE)
+        if not (len(events) == 1 and _is_pause(events[0])):
             return events
         exchange.record.bytes_out += len(PING)
         yield from SendBody(exchange.send_deadline(), PING)
 
 
-def _is_timeout(event: StreamEvent) -> bool:
-    return type(event) is StreamFailed and isinstance(event.error, UpstreamTimeout)
+def _is_pause(event: StreamEvent) -> bool:
+    return (
+        type(event) is StreamFailed
+        and isinstance(event.error, UpstreamTimeout)
+        and event.error.phase == _PAUSE
+    )
 
 
 def _encoded(

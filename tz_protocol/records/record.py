@@ -13,7 +13,7 @@ import msgspec
 
 from tz_protocol.types.usage import Usage
 
-__all__ = ["AttemptRecord", "Outcome", "Record", "Stage"]
+__all__ = ["AttemptRecord", "CallRecord", "Outcome", "Record", "Stage"]
 
 
 class Stage(enum.StrEnum):
@@ -53,6 +53,21 @@ class Outcome(enum.StrEnum):
     """The driver ended the exchange, or a bug did."""
 
 
+class CallRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One of the calls of an attempt that has several. Times as for the attempt."""
+
+    status: int | None = None
+    error: str | None = None
+    """Code of what failed; ``cancelled`` if another one failed first."""
+    head: float | None = None
+    first_content: float | None = None
+    ended: float | None = None
+    is_reused: bool = False
+    request_id: str | None = None
+    usage: Usage | None = None
+    """As far as the provider said."""
+
+
 class AttemptRecord(msgspec.Struct, kw_only=True):
     """One try at one provider. Times are seconds after the exchange's start."""
 
@@ -76,6 +91,13 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
     """The provider's own id of the request."""
     is_hedge: bool = False
     """True if it was begun beside a slow one."""
+    calls: list[CallRecord] = []
+    """One for each choice, where ``n`` is emulated; what is said of the attempt then
+    sums them up. Empty: the attempt is one call."""
+    spent: Usage | None = None
+    """What calls used of an attempt that did not answer."""
+    spent_cost: Decimal | None = None
+    """What that cost; None if nothing, or unknown."""
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -198,6 +198,8 @@ def _model_row(entry: Entry, content: Content) -> dict[str, Any]:
         "raw_response": content.received.decode("utf-8", "replace"),
         "model_name": record.model or "",
         "model_provider_name": record.provider or "",
+        "function_name": FUNCTION,
+        "variant_name": _variant(record),
         "response_time_ms": 0 if is_cached else _between(started, ended),
         "ttft_ms": _between(started, first) if record.is_stream else None,
         "cached": is_cached,
@@ -226,7 +228,7 @@ def _chat_row(
     return {
         "id": record.id,
         "function_name": FUNCTION,
-        "variant_name": record.asked_model or record.model or "",
+        "variant_name": _variant(record),
         "episode_id": record.episode_id or record.id,
         "tool_params": "",
         "inference_params": _text({"chat_completion": given}),
@@ -237,6 +239,10 @@ def _chat_row(
         "tool_choice": None if choice is None else _text(choice),
         "parallel_tool_calls": parallel if isinstance(parallel, bool) else None,
     }
+
+
+def _variant(record: Record) -> str:
+    return record.asked_model or record.model or ""
 
 
 def _answered(record: Record) -> AttemptRecord | None:

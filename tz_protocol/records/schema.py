@@ -3,8 +3,13 @@
 The one rule: every statement may be carried out again, by several gateways at once and
 on a database that TensorZero made: nothing is dropped, renamed or changed but added to.
 ``flows/migrate.py`` carries them out. Names, types and keys of the first four tables
-are TensorZero's, so that its queries and dashboards find what they look for; what it
-has and nobody here fills (feedback, datasets, its own views) is not made.
+are TensorZero's, so that its queries and dashboards find what they look for; so are the
+tables that follow from them (``views.py``). ``TensorZeroMigration`` is its own: what it
+says is true of TensorZero's migrations only.
+
+``JsonInference`` stays empty: what asks for a model and not for a function is an
+inference of ``tensorzero::default``, which is a chat function whatever format the
+answer was to have. It is there for the queries that read both tables.
 
 Source: https://www.tensorzero.com/docs/gateway/data-model.
 """
@@ -12,6 +17,13 @@ Source: https://www.tensorzero.com/docs/gateway/data-model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from tz_protocol.records.views import (
+    TTL_EXPRESSIONS,
+    WINDOW,
+    lookup_statements,
+    statistics_statements,
+)
 
 __all__ = [
     "CREATE_VERSIONS",
@@ -33,9 +45,7 @@ CREATE TABLE IF NOT EXISTS {VERSIONS} (
     applied_at DateTime64(3, 'UTC') DEFAULT now64(3)
 ) ENGINE = ReplacingMergeTree(applied_at) ORDER BY version"""
 
-_WINDOW = "SETTINGS non_replicated_deduplication_window = 10000"
-"""Inserts whose tokens a table remembers: hours of batches. A replicated table, which
-ClickHouse Cloud makes of these, has a window of its own."""
+_WINDOW = f"SETTINGS {WINDOW}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,10 @@ class Migration:
     version: int
     name: str
     statements: tuple[str, ...]
+    needs: str = ""
+    """A function without which they fail, and are left out until a server has it."""
+    tables: tuple[str, ...] = ()
+    """What is missing then."""
 
 
 _CHAT_INFERENCE = f"""\
@@ -206,14 +220,14 @@ _ADDED_TO_THEIRS = tuple(
             f"{_ADD} cost Nullable(Decimal(18, 9))",
             f"{_ADD} provider_cache_read_input_tokens Nullable(UInt32)",
             f"{_ADD} provider_cache_write_input_tokens Nullable(UInt32)",
-            "MODIFY SETTING non_replicated_deduplication_window = 10000",
+            f"MODIFY SETTING {WINDOW}",
         ),
         "ChatInference": (
             f"{_ADD} ttft_ms Nullable(UInt32)",
             f"{_ADD} dynamic_tools Array(String)",
             f"{_ADD} tool_choice Nullable(String)",
             f"{_ADD} parallel_tool_calls Nullable(Bool)",
-            "MODIFY SETTING non_replicated_deduplication_window = 10000",
+            f"MODIFY SETTING {WINDOW}",
         ),
     }.items()
     for change in changes
@@ -233,6 +247,14 @@ MIGRATIONS = (
             *_ADDED_TO_THEIRS,
         ),
     ),
+    Migration(2, "lookup tables", lookup_statements()),
+    Migration(
+        3,
+        "statistics",
+        statistics_statements(),
+        needs="quantilesTDigest",
+        tables=("ModelProviderStatistics", "VariantStatistics"),
+    ),
 )
 """In order; a new one is added at the end and none is ever changed."""
 
@@ -241,6 +263,7 @@ TTL_COLUMNS = {
     "JsonInference": "timestamp",
     "ModelInference": "timestamp",
     "Exchange": "toDateTime(started_at)",
+    **TTL_EXPRESSIONS,
 }
 """By table: from when on a row's days count."""
 

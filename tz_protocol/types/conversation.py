@@ -14,7 +14,7 @@ How a new dialect is made
    function for each type of block; hand on ``parameters`` as the raw JSON they are.
    What a block cannot say goes through ``report.refuse`` (it changes meaning) or
    ``report.drop`` (a hint). Return ``(request, report.losses())``.
-2. ``stream_decoder(head)``: vendor events -> ``StreamPart`` s made by
+2. ``stream_decoder(head, limit)``: vendor events -> ``StreamPart`` s made by
    ``dialects/deltas.py``, in this order for every choice: ``Started``, then any of the
    content deltas, then ``Finished``. Blocks that the vendor numbers through must be
    numbered anew: tool calls from 0, reasoning from 0.

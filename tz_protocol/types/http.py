@@ -72,3 +72,6 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     is_stream: bool = False
     """True if the answer is asked for as a stream of events."""
+    others: tuple[bytes, ...] = ()
+    """Bodies of the requests that go out beside this one, alike in all else: a format
+    without ``n`` is asked as often, and each answer is one of the choices."""

@@ -63,6 +63,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     without them, as JSON."""
     extra_body: dict[str, Raw] = {}
     """Top-level members that the config adds or replaces."""
+    emulated_choices: int = 8
+    """How many answers (``n``) may be had by asking as often."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

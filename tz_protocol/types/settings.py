@@ -108,8 +108,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Request and response bodies held in memory by the whole process."""
     response_bytes: int = 67_108_864
     """A whole answer of a provider, decoded."""
-    event_bytes: int = 1_048_576
-    """One line of a provider's stream."""
+    event_bytes: int = 16_777_216
+    """One event of a provider's stream. Pictures come whole in one, in base64: some MB;
+    a quarter of what a whole answer may hold."""
+    emulated_choices: int = 8
+    """Calls at one time for one request's ``n``, where a provider does not have it."""
     pool_per_origin: int = 256
     """Connections to one origin, busy ones included."""
     pool_idle: int = 32

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["Usage"]
+__all__ = ["Usage", "both_of"]
+
+Quality: TypeAlias = Literal["known", "estimated"]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,10 +27,32 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Of the input, those written to the provider's cache; None if not said."""
     reasoning_tokens: int | None = None
     """Of the output, those spent on reasoning; None if not said."""
-    quality: Literal["known", "estimated"] = "known"
-    """Whether the provider said so or the gateway counted."""
+    quality: Quality = "known"
+    """``estimated``: not all of it was said by the provider."""
 
     @property
     def total_tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+
+def both_of(
+    given: int | None, made: int | None, total: int | None = None
+) -> tuple[int, int, Quality] | None:
+    """Return input, output and how sure they are; None if nothing was said.
+
+    A half that was not said is what the total leaves for it. Without a total it is
+    shown as zero, and then the whole is no more than an estimate.
+
+    Args:
+        given: Input; None if not said.
+        made: Output; None if not said.
+        total: Both together; None if not said.
+    """
+    if given is None and made is None:
+        return None
+    if total is not None:
+        given = max(0, total - made) if given is None and made is not None else given
+        made = max(0, total - given) if made is None and given is not None else made
+    quality: Quality = "estimated" if given is None or made is None else "known"
+    return given or 0, made or 0, quality

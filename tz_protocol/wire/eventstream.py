@@ -97,13 +97,14 @@ class EventStreamDecoder:
     """Feed with ``receive_data``, drain with ``next_event``, feed again.
 
     Args:
-        limit: Bytes that one message may have before it is refused.
+        limit: Bytes that one message may have before it is refused; the format's own
+            limit holds as well.
     """
 
     __slots__ = ("_buffer", "_error", "_is_at_end", "_known", "_limit", "_start")
 
     def __init__(self, limit: int = MESSAGE_LIMIT) -> None:
-        self._limit = limit
+        self._limit = min(limit, MESSAGE_LIMIT)
         self._buffer = bytearray()
         self._start = 0
         """Where the next message begins in the buffer."""

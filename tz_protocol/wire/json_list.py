@@ -15,10 +15,7 @@ from collections import deque
 from tz_protocol.errors import RemoteProtocolError
 from tz_protocol.wire.sse import SseDecoder, SseEvent
 
-__all__ = ["ELEMENT_LIMIT", "EventsOrList", "JsonListDecoder"]
-
-ELEMENT_LIMIT = 67_108_864
-"""Bytes of one object that has not ended: pictures come whole, in base64."""
+__all__ = ["EventsOrList", "JsonListDecoder"]
 
 _BEGINS = re.compile(rb"[^ \t\r\n]")
 _BETWEEN = re.compile(rb"[^ \t\r\n,\[\]]")
@@ -31,19 +28,22 @@ class JsonListDecoder:
 
     Brackets and commas between the objects are not looked at closely: who cuts or
     garbles the list does not get past the objects' own end.
+
+    Args:
+        limit: Bytes that an object may hold before it is refused.
     """
 
     __slots__ = (
         "_buffer",
         "_depth",
+        "_error",
         "_events",
-        "_is_bad",
         "_is_text",
         "_limit",
         "_place",
     )
 
-    def __init__(self, limit: int = ELEMENT_LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
         """From the start of the object that has not ended."""
@@ -51,24 +51,24 @@ class JsonListDecoder:
         """Up to where it has been looked at."""
         self._depth = 0
         self._is_text = False
-        self._is_bad = False
+        self._error: RemoteProtocolError | None = None
         self._events: deque[SseEvent] = deque()
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes as they came."""
-        if self._is_bad:
+        if self._error is not None:
             return
         self._buffer += data
-        while not self._is_bad and (
+        while self._error is None and (
             self._skip_text() if self._is_text else self._step()
         ):
             pass
         if len(self._buffer) > self._limit:
-            self._refuse()
+            self._refuse_size()
 
     def receive_eof(self) -> None:
         """Take the end; an object that has not ended is handed on as it is."""
-        if self._depth and not self._is_bad:
+        if self._depth and self._error is None:
             self._events.append(SseEvent(bytes(self._buffer)))
             self._buffer.clear()
             self._depth = 0
@@ -81,9 +81,8 @@ class JsonListDecoder:
         """
         if self._events:
             return self._events.popleft()
-        if self._is_bad:
-            message = "the stream is not a list of JSON objects"
-            raise RemoteProtocolError(message, code="bad_list")
+        if self._error is not None:
+            raise self._error
         return None
 
     def _step(self) -> bool:
@@ -96,7 +95,7 @@ class JsonListDecoder:
                 return False
             del buffer[: found.start()]
             if buffer[:1] != b"{":
-                self._refuse()
+                self._refuse("the stream is not a list of JSON objects", "bad_list")
                 return False
             self._place, self._depth = 1, 1
         mark = _MARKS.search(buffer, self._place)
@@ -111,6 +110,9 @@ class JsonListDecoder:
         else:
             self._depth -= 1
             if not self._depth:
+                if self._place > self._limit:
+                    self._refuse_size()
+                    return False
                 self._events.append(SseEvent(bytes(buffer[: self._place])))
                 del buffer[: self._place]
         return True
@@ -131,17 +133,27 @@ class JsonListDecoder:
             self._place = mark.end() + 1
         return True
 
-    def _refuse(self) -> None:
-        self._is_bad = True
+    def _refuse_size(self) -> None:
+        message = f"an object of the stream is over the limit of {self._limit} bytes"
+        self._refuse(message, "event_too_large")
+
+    def _refuse(self, message: str, code: str) -> None:
+        """Hold nothing more: the stream cannot be understood from here on."""
+        self._error = RemoteProtocolError(message, code=code)
         self._buffer.clear()
 
 
 class EventsOrList:
-    """Either framing, found out by the first byte that is not white space."""
+    """Either framing, found out by the first byte that is not white space.
 
-    __slots__ = ("_before", "_inner")
+    Args:
+        limit: Bytes that an event or object may hold before it is refused.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_before", "_inner", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._before = b""
         self._inner: SseDecoder | JsonListDecoder | None = None
 
@@ -156,7 +168,8 @@ class EventsOrList:
                 self._before = data[-1:]
                 return
             is_list = begin[0] in (b"[", b"{")
-            inner = self._inner = JsonListDecoder() if is_list else SseDecoder()
+            make = JsonListDecoder if is_list else SseDecoder
+            inner = self._inner = make(self._limit)
         inner.receive_data(data)
 
     def receive_eof(self) -> None:

@@ -40,6 +40,11 @@ class AwsCredentials:
     expires: float | None = None
     """Unix seconds; None for keys that last."""
 
+    def secrets(self) -> tuple[Secret, ...]:
+        """Return all that must not be told, the public key too: it is an account's."""
+        found = (Secret(self.access_key), self.secret_key, self.session_token)
+        return tuple(secret for secret in found if secret is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:

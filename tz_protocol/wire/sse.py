@@ -16,10 +16,7 @@ import msgspec
 
 from tz_protocol.errors import RemoteProtocolError
 
-__all__ = ["LINE_LIMIT", "SseDecoder", "SseEvent"]
-
-LINE_LIMIT = 1_048_576
-"""Bytes of one event that has not ended; nginx and the SDKs hold far less."""
+__all__ = ["SseDecoder", "SseEvent"]
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -56,7 +53,7 @@ class SseDecoder:
         "_size",
     )
 
-    def __init__(self, limit: int = LINE_LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._events: deque[SseEvent] = deque()
         self._error: RemoteProtocolError | None = None

@@ -10,6 +10,7 @@ from tests.protocol.cli.running import start
 from tz_protocol.cli.arguments import USAGE_ERROR, parse_arguments
 from tz_protocol.cli.options import Migrate, Say, Tail, Usage
 from tz_protocol.cli.reports import report
+from tz_protocol.errors import OperationBroken, StoreRefused
 from tz_protocol.testing import ScriptedClickHouse, World
 
 URL = "http://u:pw-canary@store.test:8123/tensorzero"
@@ -47,6 +48,7 @@ def row(number: int, **members):
         "first_content_ms": 80.0,
         "tries": 1,
         "request_id": "r",
+        "written": 1_750_000_000_000 + number,
         **members,
     }
 
@@ -75,6 +77,7 @@ FIGURES = {
             "tail --model m --key 0123 --failures --json",
             Tail(model="m", key_id="0123", is_failures=True, is_json=True),
         ),
+        ("tail --since 90s", Tail(seconds=90)),
         ("usage", Usage()),
         (
             "usage --since 7d --by day,model --json",
@@ -137,11 +140,51 @@ def test_migrations_are_carried_out_and_told():
     server = ScriptedClickHouse()
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
-    assert process.out == "carried out: tables\n"
-    assert "Exchange" in server.created
+    assert process.out == "carried out: tables, lookup tables, statistics\n"
+    assert {"Exchange", "InferenceById", "VariantStatistics"} <= server.created
     again = start("--run-clickhouse-migrations", world(server))
     assert again.finish() == 0
     assert again.out == "nothing was to be done\n"
+
+
+def test_migrations_that_a_server_cannot_have_are_told_until_it_can():
+    server = ScriptedClickHouse()
+    server.functions.remove("quantilesTDigest")
+    left_out = (
+        "left out, as this server cannot: ModelProviderStatistics and "
+        "VariantStatistics (no function quantilesTDigest)\n"
+    )
+    process = start("--run-clickhouse-migrations", world(server))
+    assert process.finish() == 0
+    assert process.out == f"carried out: tables, lookup tables\n{left_out}"
+    assert "VariantStatistics" not in server.created
+    again = start("--run-clickhouse-migrations", world(server))
+    again.finish()
+    assert again.out == left_out
+    server.functions.add("quantilesTDigest")
+    later = start("--run-clickhouse-migrations", world(server))
+    later.finish()
+    assert later.out == "carried out: statistics\n"
+
+
+class WithoutFunctions(ScriptedClickHouse):
+    """A server whose user may make tables and no functions."""
+
+    def query(self, sql, parameters):
+        if sql.startswith("CREATE FUNCTION"):
+            raise StoreRefused("497")
+        return super().query(sql, parameters)
+
+
+def test_migrations_without_the_right_to_make_functions_go_on():
+    server = WithoutFunctions()
+    server.functions.remove("uint_to_uuid")
+    process = start("--run-clickhouse-migrations", world(server))
+    assert process.finish() == 0
+    assert process.out.splitlines() == [
+        "carried out: tables, lookup tables, statistics",
+        "left out, as this server cannot: function uint_to_uuid (no right to make it)",
+    ]
 
 
 # -- tail -----------------------------------------------------------------------
@@ -181,20 +224,63 @@ def test_tail_prints_each_request_once_until_a_signal():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("", ["id-1", "id-2", "id-3"]),
-        ("--model n", ["id-2"]),
+        ("", ["id-1", "id-2", "id-3", "id-4"]),
+        ("--model n", ["id-2", "id-4"]),
         ("--key k", ["id-3"]),
-        ("--failures", ["id-3"]),
+        ("--failures", ["id-3", "id-4"]),
+        ("--failures --model n", ["id-4"]),
     ],
 )
 def test_tail_shows_what_is_wanted(options, expected):
     server = ScriptedClickHouse()
     rows = [row(1), row(2, model="n"), row(3, key_id="k", outcome="error")]
+    rows.append(row(4, model="", asked_model="n", outcome="error"))
     server.answers["FROM Exchange"] = lambda parameters: rows
     process = start(f"tail --json {options}", world(server, (2.0, "SIGTERM")))
     assert process.finish() == 0
     found = [json.loads(line) for line in process.out.splitlines()]
     assert [one["id"] for one in found] == expected
+
+
+def test_tail_takes_as_many_answers_as_a_look_needs():
+    server = ScriptedClickHouse()
+    rows = [row(number) for number in range(12_000)]
+
+    def answer(parameters):
+        after = (int(parameters["after"]), parameters["id"])
+        rest = [one for one in rows if (one["written"], one["id"]) > after]
+        return rest[:5_000]
+
+    server.answers["FROM Exchange"] = answer
+    process = start("tail --since 1h --json", world(server, (3.5, "SIGTERM")))
+    assert process.finish() == 0
+    found = [json.loads(line)["id"] for line in process.out.splitlines()]
+    assert len(found) == len(set(found))
+    assert set(found) == {one["id"] for one in rows}
+
+
+def test_tail_waits_for_a_store_that_goes_away_or_is_not_made_yet():
+    server = ScriptedClickHouse()
+    answers = iter(
+        ["60", "60", [row(1)], OperationBroken("reset"), OperationBroken("reset")]
+    )
+
+    def answer(parameters):
+        found = next(answers, [row(1), row(2)])
+        if isinstance(found, str):
+            raise StoreRefused(found)
+        if isinstance(found, OperationBroken):
+            raise found
+        return found
+
+    server.answers["FROM Exchange"] = answer
+    process = start("tail --json", world(server, (7.5, "SIGINT")))
+    assert process.finish() == 0
+    found = [json.loads(line)["id"] for line in process.out.splitlines()]
+    assert found == ["id-1", "id-2"]
+    first, second = process.err.splitlines()
+    assert "no tables yet" in first
+    assert "cannot be reached: reset; waiting for it" in second
 
 
 def test_tail_shows_no_control_characters():
@@ -241,4 +327,5 @@ def test_usage_as_json_is_one_array_with_exact_money():
 
 
 def test_usage_of_nothing_says_so():
-    assert report([], Usage()) == "no requests\n"
+    assert report([], Usage()) == "no requests in the last 1d\n"
+    assert report([], Usage(seconds=5_400)) == "no requests in the last 90m\n"

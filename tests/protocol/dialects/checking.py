@@ -24,6 +24,9 @@ from tz_protocol.types.stream import StreamFailed, StreamPart
 
 # -- streams --------------------------------------------------------------------
 
+LIMIT = 1_048_576
+"""Bytes of one event, where a test is not about them."""
+
 
 def decoded(decoder, pieces):
     """Return every event of *decoder*, fed with *pieces* and the end."""
@@ -39,10 +42,10 @@ def decoded(decoder, pieces):
     return events
 
 
-def decoder_of(dialect, head):
+def decoder_of(dialect, head, limit=LIMIT):
     """Return a fresh decoder of a dialect that has streams."""
     assert dialect.stream_decoder is not None
-    return dialect.stream_decoder(head)
+    return dialect.stream_decoder(head, limit)
 
 
 def comparable(events):

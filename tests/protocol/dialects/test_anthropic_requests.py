@@ -248,6 +248,11 @@ def test_parameter_is_handled_as_the_table_says(row):
         assert body == body_of(**without)
         return
     assert losses == ()
+    if row == "n":
+        request, _ = render(**members)
+        assert request.others == (request.body,)
+        assert body == body_of(**without)
+        return
     assert body != body_of(**without)
     if row in {"max_tokens", "temperature", "top_p", "top_k", "thinking"}:
         assert body[name] == SAMPLES[row]

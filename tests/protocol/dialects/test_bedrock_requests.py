@@ -287,6 +287,11 @@ def test_parameter_is_handled_as_the_table_says(row):
         assert body == body_of(**without)
         return
     assert losses == ()
+    if row == "n":
+        request, _ = render(**members)
+        assert request.others == (request.body,)
+        assert body == body_of(**without)
+        return
     assert body != body_of(**without)
 
 

@@ -238,6 +238,11 @@ def test_parameter_is_handled_as_the_table_says(row):
             assert body == body_of(**without)
         return
     assert losses == ()
+    if row == "n":
+        request, _ = render(**members)
+        assert request.others == (request.body,)
+        assert body == body_of(**without)
+        return
     assert body != body_of(**without)
     if handling is Handling.PASSED and "." not in row:
         sent = body["tools"][0]["function"]["name"] if name == "tools" else body[name]
@@ -298,10 +303,12 @@ def test_the_vendors_own_parameters_pass_as_they_are():
     assert losses_of(**own) == ()
 
 
-@pytest.mark.parametrize(("policy", "losses"), [("warn", ("n", "store")), ("drop", ())])
+@pytest.mark.parametrize(
+    ("policy", "losses"), [("warn", ("logprobs", "store")), ("drop", ())]
+)
 def test_policy_of_the_operator_lets_parameters_be_dropped(policy, losses):
     options = {"on_unsupported_param": policy}
-    members = {"n": 2, "store": True}
+    members = {"logprobs": True, "store": True}
     assert losses_of(options=options, **members) == losses
     assert body_of(options=options, **members) == body_of()
 

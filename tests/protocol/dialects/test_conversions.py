@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from tests.protocol.dialects.checking import LIMIT
 from tests.protocol.dialects.strategies import MESSAGES, parsed
 from tz_protocol.dialects.deltas import Collector, content, finished, joined, lifecycle
 from tz_protocol.dialects.ids import legal_id, minted_id
@@ -396,7 +397,7 @@ def drained(decoder):
 
 
 def test_sse_stream_says_nothing_after_its_end():
-    decoder = SseStream(Words())
+    decoder = SseStream(Words(), LIMIT)
     decoder.receive_data(b"data: a\n\ndata: END\n\ndata: b\n\n")
     events = drained(decoder)
     assert [type(event) for event in events] == [StreamPart, StreamPart, StreamDone]
@@ -406,7 +407,7 @@ def test_sse_stream_says_nothing_after_its_end():
 
 
 def test_sse_stream_at_its_end_asks_the_reader_once():
-    decoder = SseStream(Words())
+    decoder = SseStream(Words(), LIMIT)
     decoder.receive_data(b"data: a")
     decoder.receive_eof()
     decoder.receive_eof()
@@ -414,7 +415,7 @@ def test_sse_stream_at_its_end_asks_the_reader_once():
 
 
 def test_sse_stream_whose_event_has_no_end_fails():
-    decoder = SseStream(Words())
+    decoder = SseStream(Words(), LIMIT)
     decoder.receive_data(b"data: " + b"x" * 2_000_000)
     (event,) = drained(decoder)
     assert isinstance(event, StreamFailed)

@@ -22,6 +22,7 @@ from tests.protocol.dialects.checking import (
     collected,
     comparable,
     decoded,
+    decoder_of,
     faults,
     whole_object,
 )
@@ -190,8 +191,7 @@ def assert_same(ours: Said, theirs: Said) -> None:
 
 
 def stream_of(item: Item, dialect: Any, pieces: list[bytes]) -> list[Any]:
-    assert dialect.stream_decoder is not None
-    events: list[Any] = decoded(dialect.stream_decoder(item.recording.head), pieces)
+    events: list[Any] = decoded(decoder_of(dialect, item.recording.head), pieces)
     return events
 
 

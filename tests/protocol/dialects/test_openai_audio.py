@@ -13,6 +13,7 @@ from tests.protocol.dialects.checking import (
     byte_by_byte,
     comparable,
     decoded,
+    decoder_of,
     faults,
     schema,
     splits,
@@ -431,14 +432,12 @@ def framed(*events):
 
 
 def transcript_events(data, pieces=None, content_type=EVENTS):
-    assert OPENAI_TRANSCRIPTION.stream_decoder is not None
-    decoder = OPENAI_TRANSCRIPTION.stream_decoder(head(content_type))
+    decoder = decoder_of(OPENAI_TRANSCRIPTION, head(content_type))
     return decoded(decoder, [data] if pieces is None else pieces)
 
 
 def speech_events(data, pieces=None, content_type="audio/mpeg"):
-    assert OPENAI_SPEECH.stream_decoder is not None
-    decoder = OPENAI_SPEECH.stream_decoder(head(content_type))
+    decoder = decoder_of(OPENAI_SPEECH, head(content_type))
     return decoded(decoder, [data] if pieces is None else pieces)
 
 
@@ -559,8 +558,7 @@ def test_speech_keeps_the_content_type(content_type, shown):
 
 @pytest.mark.parametrize("content_type", ["audio/mpeg", "text/html", EVENTS])
 def test_decoder_after_its_end_says_nothing(content_type):
-    assert OPENAI_SPEECH.stream_decoder is not None
-    decoder = OPENAI_SPEECH.stream_decoder(head(content_type))
+    decoder = decoder_of(OPENAI_SPEECH, head(content_type))
     decoded(decoder, [b"x"])
     decoder.receive_data(b"data: {}\n\n")
     decoder.receive_eof()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.protocol.dialects.checking import LIMIT
 from tests.protocol.dialects.recordings import recordings
 from tz_protocol.dialects.openai_chat_fold import fold_chunks
 from tz_protocol.dialects.openai_chat_stream import ChatDecoder
@@ -112,7 +113,7 @@ ANSWERS = [
 @pytest.mark.parametrize("recording", ANSWERS)
 def test_recorded_answer_is_given_again_in_both_forms(recording):
     if recording.is_stream:
-        decoder = ChatDecoder()
+        decoder = ChatDecoder(LIMIT)
         decoder.receive_data(recording.body)
         decoder.receive_eof()
         values = []

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.protocol.dialects.checking import (
+    LIMIT,
     byte_by_byte,
     comparable,
     decoded,
@@ -70,8 +71,10 @@ def event(delta, finish=None, index=0, **members):
 def events_of(data, *quirks):
     make = dialect_with(*quirks).stream_decoder
     assert make is not None
-    events = decoded(make(HEAD), [data])
-    assert comparable(decoded(make(HEAD), byte_by_byte(data))) == comparable(events)
+    events = decoded(make(HEAD, LIMIT), [data])
+    assert comparable(decoded(make(HEAD, LIMIT), byte_by_byte(data))) == comparable(
+        events
+    )
     return events
 
 
@@ -426,7 +429,7 @@ def test_think_block_is_told_from_the_content_of_a_stream():
 def test_think_block_in_any_pieces_is_the_same(pieces):
     make = dialect_with(THINK_BLOCKS).stream_decoder
     assert make is not None
-    assert decoded(make(HEAD), pieces) == decoded(make(HEAD), [THINKING])
+    assert decoded(make(HEAD, LIMIT), pieces) == decoded(make(HEAD, LIMIT), [THINKING])
 
 
 @pytest.mark.parametrize(

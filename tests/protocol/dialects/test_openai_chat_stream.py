@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.dialects.checking import byte_by_byte, comparable, decoded, splits
+from tests.protocol.dialects.checking import (
+    LIMIT,
+    byte_by_byte,
+    comparable,
+    decoded,
+    splits,
+)
 from tz_protocol.dialects import openai_chat_stream
 from tz_protocol.dialects.openai_chat import OPENAI_CHAT
 from tz_protocol.dialects.openai_chat_stream import (
@@ -73,7 +79,7 @@ TOLD = {**HEAD, "choices": [], "usage": USAGE}
 
 
 def decode(*pieces):
-    decoder = chat_decoder(ResponseHead(200))
+    decoder = chat_decoder(ResponseHead(200), LIMIT)
     return decoded(decoder, [b"".join(pieces)])
 
 
@@ -398,7 +404,7 @@ def test_whole_body_over_the_limit_fails_the_stream(monkeypatch):
     monkeypatch.setattr(openai_chat_stream, "WHOLE_LIMIT", 100)
     body = json.dumps(WHOLE).encode()
     for pieces in ([body], byte_by_byte(body)):
-        (failed,) = decoded(ChatDecoder(), pieces)
+        (failed,) = decoded(ChatDecoder(LIMIT), pieces)
         assert failed.error.code == "upstream_too_large"
 
 
@@ -635,14 +641,16 @@ FAILING = event(ROLE) + event(text("a")) + event({"error": "no"}, "error")
 )
 def test_stream_by_byte_is_the_stream_in_one(data):
     whole = decode(data)
-    assert comparable(decoded(ChatDecoder(), byte_by_byte(data))) == comparable(whole)
+    assert comparable(decoded(ChatDecoder(LIMIT), byte_by_byte(data))) == comparable(
+        whole
+    )
 
 
 @given(st.data())
 def test_stream_does_not_depend_on_cuts(data):
     source = data.draw(st.sampled_from([LIVELY, FAILING, json.dumps(WHOLE).encode()]))
     pieces = data.draw(splits(source))
-    assert comparable(decoded(ChatDecoder(), pieces)) == comparable(decode(source))
+    assert comparable(decoded(ChatDecoder(LIMIT), pieces)) == comparable(decode(source))
 
 
 @given(

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from tests.protocol.flows.recording import FOLDER, Recording, vars_of
 from tz_protocol.flows.spooling import APPEND_SECONDS
+from tz_protocol.notices import LogLine
+from tz_protocol.testing import ScriptedClickHouse
 
 
 def test_records_in_good_times_are_written_within_the_flush_interval():
@@ -29,6 +31,21 @@ def test_first_write_migrates_the_database_once():
     run.offer()
     run.wait(1)
     assert len(run.server.statements) == count
+
+
+def test_tables_that_the_store_cannot_fill_are_no_reason_to_write_nothing():
+    server = ScriptedClickHouse()
+    server.functions.clear()
+    run = Recording(server=server)
+    run.offer()
+    run.wait(1)
+    assert run.written() == run.offered
+    assert "ModelProviderStatistics" not in run.server.created
+    assert any("FUNCTION IF NOT EXISTS uint_to" in s for s in run.server.statements)
+    lines = [notice for notice in run.sim.notices if isinstance(notice, LogLine)]
+    told = [line for line in lines if "left out" in line.message]
+    assert [line.level for line in told] == ["info"]
+    assert "quantilesTDigest" in str(told[0].fields)
 
 
 def test_batch_that_is_full_is_written_at_once():

@@ -11,6 +11,8 @@ from tz_protocol.errors import RemoteProtocolError
 from tz_protocol.wire.json_list import EventsOrList, JsonListDecoder
 from tz_protocol.wire.sse import SseEvent
 
+LIMIT = 1_000_000
+
 
 def taken(decoder, pieces):
     """Return what *decoder* makes of *pieces*, and why it refused them."""
@@ -49,7 +51,7 @@ ODD = {"a": '}{][,"\\', "b": [{"c": "\\\\"}], "": {}}
 )
 @pytest.mark.parametrize("cut", [lambda data: [data], byte_by_byte])
 def test_objects_of_a_list_are_events(data, count, cut):
-    found, refusal = taken(JsonListDecoder(), cut(data))
+    found, refusal = taken(JsonListDecoder(LIMIT), cut(data))
     assert refusal is None
     assert len(found) == count
     assert all(msgspec.json.decode(one) in ({}, {"a": 1}, ODD) for one in found)
@@ -57,17 +59,24 @@ def test_objects_of_a_list_are_events(data, count, cut):
 
 @pytest.mark.parametrize("data", [b"[1]", b"null", b'["a"]', b"[{},x{}]", b"}"])
 def test_list_of_something_else_is_refused(data):
-    assert taken(JsonListDecoder(), [data])[1] == "bad_list"
-    assert taken(JsonListDecoder(), byte_by_byte(data))[1] == "bad_list"
+    assert taken(JsonListDecoder(LIMIT), [data])[1] == "bad_list"
+    assert taken(JsonListDecoder(LIMIT), byte_by_byte(data))[1] == "bad_list"
 
 
 def test_object_over_the_limit_is_refused():
-    assert taken(JsonListDecoder(limit=8), [b'[{"a":"' + b"x" * 9])[1]
+    data = b'[{"a":"' + b"x" * 9
+    assert taken(JsonListDecoder(limit=8), [data]) == ([], "event_too_large")
+    whole = data + b'"}]'
+    for pieces in ([whole], byte_by_byte(whole)):
+        assert taken(JsonListDecoder(limit=8), pieces) == ([], "event_too_large")
     assert not taken(JsonListDecoder(limit=8), [b'[{"a":1},{"a":1},{"a":1}]'])[1]
 
 
 def test_object_that_is_cut_off_is_handed_on_as_it_is():
-    assert taken(JsonListDecoder(), [b'[{"a":1},{"b":'])[0] == [b'{"a":1}', b'{"b":']
+    assert taken(JsonListDecoder(LIMIT), [b'[{"a":1},{"b":'])[0] == [
+        b'{"a":1}',
+        b'{"b":',
+    ]
 
 
 VALUES = st.lists(
@@ -87,7 +96,7 @@ def test_any_list_cut_anywhere_is_its_objects(values, cuts, is_pretty):
         data = msgspec.json.format(data, indent=2)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     pieces = [data[a:b] for a, b in itertools.pairwise(edges)]
-    for decoder in (JsonListDecoder(), EventsOrList()):
+    for decoder in (JsonListDecoder(LIMIT), EventsOrList(LIMIT)):
         found, refusal = taken(decoder, pieces)
         assert refusal is None
         assert [msgspec.json.decode(one) for one in found] == values
@@ -95,9 +104,9 @@ def test_any_list_cut_anywhere_is_its_objects(values, cuts, is_pretty):
 
 @given(st.binary(max_size=40))
 def test_any_bytes_never_raise_anything_else(data):
-    whole = taken(JsonListDecoder(), [data])
-    assert taken(JsonListDecoder(), byte_by_byte(data)) == whole
-    taken(EventsOrList(), byte_by_byte(data))
+    whole = taken(JsonListDecoder(LIMIT), [data])
+    assert taken(JsonListDecoder(LIMIT), byte_by_byte(data)) == whole
+    taken(EventsOrList(LIMIT), byte_by_byte(data))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +120,7 @@ def test_any_bytes_never_raise_anything_else(data):
 )
 @pytest.mark.parametrize("cut", [lambda data: [data], byte_by_byte])
 def test_events_are_known_by_their_first_byte(data, cut):
-    decoder = EventsOrList()
+    decoder = EventsOrList(LIMIT)
     found = []
     for piece in cut(data):
         decoder.receive_data(piece)

@@ -12,9 +12,9 @@ from tz_protocol.errors import RemoteProtocolError
 from tz_protocol.wire.sse import SseDecoder, SseEvent
 
 
-def events(pieces, *, limit=None, is_eof=True):
+def events(pieces, *, limit=1_000_000, is_eof=True):
     """Return the events of *pieces*, and the error's code if it ended in one."""
-    decoder = SseDecoder() if limit is None else SseDecoder(limit)
+    decoder = SseDecoder(limit)
     found: list[SseEvent | str] = []
     try:
         for piece in pieces:
