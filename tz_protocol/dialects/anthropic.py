@@ -43,6 +43,7 @@ from tz_protocol.types.conversation import (
 )
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
+from tz_protocol.wire.json import without_nulls
 
 __all__ = ["ANTHROPIC", "ANTHROPIC_VERSION", "read_message"]
 
@@ -160,7 +161,7 @@ def _block(raw: Raw, length: int) -> Block:
         length: Characters of text before it.
     """
     try:
-        block = _BLOCK.decode(raw)
+        block = _block_members(raw)
     except msgspec.DecodeError:
         # A kind that uses the names of the known ones for other things.
         return Opaque(ORIGIN, "", raw.copy())
@@ -181,6 +182,14 @@ def _block(raw: Raw, length: int) -> Block:
     if kind == "redacted_thinking":
         return Thinking(data=block.data, format=FORMAT)
     return Opaque(ORIGIN, kind, raw.copy())
+
+
+def _block_members(raw: Raw) -> _Block:
+    try:
+        return _BLOCK.decode(raw)
+    except msgspec.ValidationError:
+        # A null in the input is the model's.
+        return _BLOCK.decode(without_nulls(raw, frozenset({"input"})))
 
 
 def stream_decoder(head: ResponseHead, limit: int) -> Decoder:

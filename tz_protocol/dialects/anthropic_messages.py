@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw
 from tz_protocol.dialects.ids import legal_id
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import inline_text, media_type_of
-from tz_protocol.dialects.turns import Piece, Turn, turns_of
+from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, turns_of
 from tz_protocol.types.conversation import (
     Audio,
     CacheHint,
@@ -189,7 +189,7 @@ class MessagesRenderer:
             self._report.handle("tools.custom", f"{message}.tool_calls", reason)
             return None
         arguments = block.arguments
-        if arguments.strip():
+        if arguments.strip() not in NO_ARGUMENTS:
             try:
                 _ARGUMENTS.decode(arguments)
             except (msgspec.DecodeError, UnicodeEncodeError):
@@ -237,9 +237,9 @@ class MessagesRenderer:
 
 def _worded(turn: Turn) -> list[Piece]:
     """Return a turn without texts of white space, which models put before their calls
-    and the vendor refuses to take back."""
+    and callers beside pictures, and which the vendor refuses."""
     pieces = turn.pieces
-    if turn.role == "user" or len(pieces) == 1:
+    if len(pieces) == 1:
         return pieces
     return [
         piece

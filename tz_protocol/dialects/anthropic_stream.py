@@ -47,6 +47,7 @@ from tz_protocol.types.stream import (
     StreamFailed,
     StreamSkipped,
 )
+from tz_protocol.wire.json import without_nulls
 from tz_protocol.wire.sse import SseEvent
 
 __all__ = ["AnthropicReader"]
@@ -132,7 +133,7 @@ class AnthropicReader:
         """Append what *event* stands for."""
         data = event.data
         try:
-            value = _EVENT.decode(data)
+            value = _event_of(data)
         except msgspec.ValidationError:
             out.append(StreamSkipped("an event has members of unknown types"))
             return
@@ -204,10 +205,7 @@ class AnthropicReader:
 
     def _block_start(self, event: _Event, data: bytes, out: Out) -> None:
         raw = Raw(b"{}") if event.content_block is UNSET else event.content_block
-        try:
-            block = _BLOCK.decode(raw)
-        except msgspec.DecodeError:
-            block = _Block()
+        block = _block_of(raw)
         kind = block.type
         if kind == "text":
             opened = _Open("text")
@@ -317,6 +315,28 @@ class AnthropicReader:
             raw = Raw(msgspec.json.encode(value))
             block = Opaque(ORIGIN, str(value.get("type", "")), raw)
             out.append(content(OpaqueDelta(block)))
+
+
+_INPUT = frozenset({"input"})
+"""The member in which a null is the model's."""
+
+
+def _event_of(data: bytes) -> _Event:
+    try:
+        return _EVENT.decode(data)
+    except msgspec.ValidationError:
+        return _EVENT.decode(without_nulls(data, _INPUT))
+
+
+def _block_of(raw: Raw) -> _Block:
+    try:
+        return _BLOCK.decode(raw)
+    except msgspec.DecodeError:
+        raw = Raw(without_nulls(raw, _INPUT))
+    try:
+        return _BLOCK.decode(raw)
+    except msgspec.DecodeError:
+        return _Block()
 
 
 def _decoded(raw: Raw | bytes) -> dict[str, Any]:

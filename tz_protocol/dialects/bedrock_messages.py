@@ -24,7 +24,7 @@ from tz_protocol.dialects.bedrock_models import Family
 from tz_protocol.dialects.ids import legal_id
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import media_type_of
-from tz_protocol.dialects.turns import Piece, Turn, turns_of
+from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, turns_of
 from tz_protocol.types.conversation import (
     Audio,
     CacheHint,
@@ -260,7 +260,7 @@ class MessagesRenderer:
             self._report.handle("tools.custom", f"{message}.tool_calls", reason)
             return None
         arguments = block.arguments
-        if arguments.strip():
+        if arguments.strip() not in NO_ARGUMENTS:
             try:
                 _ARGUMENTS.decode(arguments)
             except (msgspec.DecodeError, UnicodeEncodeError):

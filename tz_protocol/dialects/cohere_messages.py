@@ -18,7 +18,7 @@ from msgspec import UNSET, Raw
 from tz_protocol.dialects.cohere_answer import ORIGIN
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import media_type_of
-from tz_protocol.dialects.turns import Piece
+from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece
 from tz_protocol.types.conversation import (
     Audio,
     Document,
@@ -199,7 +199,9 @@ class MessagesRenderer:
             reason = "Calls of custom tools are OpenAI's own."
             self._report.handle("tools.custom", where, reason)
             return None
-        arguments = block.arguments.strip() or "{}"
+        arguments = block.arguments.strip()
+        if arguments in NO_ARGUMENTS:
+            arguments = "{}"
         try:
             _ARGUMENTS.decode(arguments)
         except (msgspec.DecodeError, UnicodeEncodeError):

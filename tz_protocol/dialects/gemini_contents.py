@@ -21,7 +21,7 @@ from tz_protocol.dialects.gemini_models import Generation
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import media_type_of
 from tz_protocol.dialects.openai_parts import MEDIA_TYPES
-from tz_protocol.dialects.turns import Piece, turns_of
+from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, turns_of
 from tz_protocol.types.conversation import (
     Audio,
     Document,
@@ -274,7 +274,7 @@ class ContentsRenderer:
             return None
         self._flush(out)
         arguments = block.arguments
-        if arguments.strip():
+        if arguments.strip() not in NO_ARGUMENTS:
             try:
                 _ARGUMENTS.decode(arguments)
             except (msgspec.DecodeError, UnicodeEncodeError):

@@ -51,6 +51,7 @@ from tz_protocol.types.stream import (
     StreamFailed,
     StreamSkipped,
 )
+from tz_protocol.wire.json import NULL, without_nulls
 from tz_protocol.wire.sse import SseEvent
 
 __all__ = ["GeminiReader"]
@@ -170,7 +171,7 @@ class GeminiReader:
     def read_response(self, data: bytes, out: Out) -> None:
         """Append what *data*, one ``GenerateContentResponse``, stands for."""
         try:
-            response = _RESPONSE.decode(data)
+            data, response = _response_of(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._unread(data, error, out)
             return
@@ -339,7 +340,7 @@ class GeminiReader:
             return
         if kind == "groundingMetadata":
             try:
-                choice.groundings.append(_GROUNDING.decode(raw))
+                choice.groundings.append(_GROUNDING.decode(without_nulls(raw)))
             except msgspec.DecodeError:
                 out.append(StreamSkipped("grounding metadata of an unknown shape"))
         block = Opaque(ORIGIN, kind, raw.copy())
@@ -390,9 +391,22 @@ class GeminiReader:
             out.append(content(ArgumentsDelta(number, text, choice.index)))
 
 
+_ARGUMENTS = frozenset({"args", "partialArgs", "response"})
+"""Members in which a null is the model's or a tool's."""
+
+
+def _response_of(data: bytes) -> tuple[bytes, _Response]:
+    """Return a response and the bytes that it was read from."""
+    try:
+        return data, _RESPONSE.decode(data)
+    except msgspec.ValidationError:
+        data = without_nulls(data, _ARGUMENTS)
+    return data, _RESPONSE.decode(data)
+
+
 def _arguments(args: Raw | UnsetType) -> str:
     """Return a call's arguments as one line, numbers as the vendor wrote them."""
-    if args is UNSET:
+    if args is UNSET or args == NULL:
         return "{}"
     text = bytes(args)
     return (msgspec.json.format(text, indent=-1) if b"\n" in text else text).decode()

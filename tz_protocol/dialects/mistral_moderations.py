@@ -57,12 +57,37 @@ def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
     return JsonResponse(fields=fields)
 
 
+_OPENAI_CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+"""All of which clients expect. Those that Mistral does not judge are said to apply to
+no kind of input, which is how OpenAI says that it did not judge either."""
+
+
 def _result(result: _Result) -> dict[str, Any]:
-    inputs = {name: ["text"] for name in _renamed(result.categories)}
+    categories = _renamed(result.categories)
+    scores = _renamed(result.category_scores)
+    inputs = {name: ["text"] for name in categories}
+    for name in _OPENAI_CATEGORIES:
+        categories.setdefault(name, False)
+        scores.setdefault(name, 0.0)
+        inputs.setdefault(name, [])
     return {
         "flagged": any(result.categories.values()),
-        "categories": _renamed(result.categories),
-        "category_scores": _renamed(result.category_scores),
+        "categories": categories,
+        "category_scores": scores,
         "category_applied_input_types": inputs,
     }
 

@@ -20,7 +20,11 @@ from msgspec import Raw
 from tz_protocol.dialects.base import Answer, Decoder, Dialect, Losses
 from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_chat_converted import AnyChatEncoder, members_of
-from tz_protocol.dialects.openai_chat_messages import fitted_messages
+from tz_protocol.dialects.openai_chat_messages import (
+    CLOSED_MESSAGES,
+    fitted_messages,
+    fitted_tools,
+)
 from tz_protocol.dialects.openai_chat_repairs import regular_whole
 from tz_protocol.dialects.openai_chat_stream import ChatDecoder, chat_decoder
 from tz_protocol.dialects.openai_errors import JSON_HEADERS, parse_error, render_error
@@ -118,6 +122,8 @@ def _render_request(
         fitted, lost = fitted_messages(fields["messages"], quirks, target.model)
         fields["messages"] = fitted
         losses = tuple(sorted({*losses, *lost}))
+    if CLOSED_MESSAGES in quirks:
+        _close_members(fields, target)
     options = parsed.stream_options
     if "stream_options" in target.unsupported:
         if "stream_options" in losses and not _asks_more_than_usage(options):
@@ -132,6 +138,16 @@ def _render_request(
             fields["stream_options"] = wanted
     request = json_request("chat/completions", fields, is_stream=parsed.is_stream)
     return request, permitted(losses, target) if losses else ()
+
+
+def _close_members(fields: dict[str, Raw | bytes], target: Target) -> None:
+    """Leave out what is null, and complete the tools: a closed schema knows neither
+    nulls nor functions without parameters."""
+    own = target.extra_body
+    for name in [n for n, value in fields.items() if value == NULL and n not in own]:
+        del fields[name]
+    if "tools" in fields and "tools" not in own:
+        fields["tools"] = fitted_tools(fields["tools"])
 
 
 def _asks_more_than_usage(options: Mapping[str, Raw]) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "REASONING_ECHO",
     "SHORT_IDS",
     "fitted_messages",
+    "fitted_tools",
 ]
 
 NO_DEVELOPER = "no_developer"
@@ -42,6 +43,7 @@ MESSAGE_QUIRKS: Mapping[str, str] = MappingProxyType(
 """What a vendor's row may say of the messages that it takes."""
 
 _read_messages = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+_read_message = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 _DEVELOPER = Raw(b'"developer"')
@@ -115,6 +117,36 @@ def _concerns(raw: bytes, quirks: frozenset[str]) -> bool:
     )
 
 
+def fitted_tools(raw: Raw | bytes) -> Raw | bytes:
+    """Return the tools *raw* as a vendor takes them that wants every function to have
+    parameters, and no member to be null.
+
+    Args:
+        raw: The client's ``tools``.
+    """
+    pieces: list[bytes] = []
+    try:
+        for tool in _read_messages(raw):
+            made: dict[str, Raw | bytes] = dict(tool)
+            function = tool.get("function", NULL)
+            if function != NULL:
+                stated = _read_message(function)
+                members = {name: one for name, one in stated.items() if one != NULL}
+                made["function"] = encode_object({**members, **_unsaid(members)})
+            pieces.append(encode_object(made))
+    except (msgspec.DecodeError, RecursionError):
+        # For the vendor to refuse.
+        return raw
+    return b"[%b]" % b",".join(pieces)
+
+
+def _unsaid(members: Mapping[str, Raw]) -> dict[str, bytes]:
+    """Return the parameters of a function that has none."""
+    if "parameters" in members:
+        return {}
+    return {"parameters": b'{"type":"object","properties":{}}'}
+
+
 def _shorten(message: dict[str, Raw | bytes]) -> None:
     """Give a call and its result the same short id."""
     call_id = value_of(message.get("tool_call_id", NULL))
@@ -157,6 +189,10 @@ def _close(message: dict[str, Raw | bytes], *, is_thinker: bool) -> list[str]:
             message["content"] = value
             continue
         lost.append(name)
+    for name in [one for one, value in message.items() if value == NULL]:
+        if name != "content":
+            # As SDKs write a message down: there is no such thing in it.
+            del message[name]
     if is_said:
         _think(message, str(thought))
     return sorted(lost)

@@ -18,6 +18,12 @@ import msgspec
 from msgspec import Meta, Raw
 
 from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.openai_chat_around import (
+    Logprobs,
+    regular_created,
+    regular_logprobs,
+    regular_usage,
+)
 from tz_protocol.dialects.openai_errors import refusal
 from tz_protocol.dialects.thinking import ThinkSplitter
 from tz_protocol.wire.json import NULL, encode_object, kind_of_value, value_of
@@ -82,16 +88,23 @@ _FINISHES: Mapping[str, bytes] = MappingProxyType(
         "tool_call": b'"tool_calls"',
         "max_tokens": b'"length"',
         "model_length": b'"length"',  # Mistral
+        "model_context_window_exceeded": b'"length"',  # Z.ai, servers of Claude
         "insufficient_system_resource": b'"length"',  # DeepSeek
         "safety": b'"content_filter"',
+        "recitation": b'"content_filter"',
+        "prohibited_content": b'"content_filter"',
+        "sensitive": b'"content_filter"',  # Z.ai
+        "refusal": b'"content_filter"',  # servers in front of Claude
+        "content_filtered": b'"content_filter"',  # servers in front of Bedrock
+        "guardrail_intervened": b'"content_filter"',
         "": b"null",  # SGLang's old releases, Snowflake
     }
 )
 """Vendors' words for why an answer ended, in small letters -> OpenAI's. Any other is an
 end like any other."""
 
-_ERROR = "error"
-"""The word of Mistral and OpenRouter for an answer that is none."""
+_ERRORS = frozenset({"error", "network_error"})
+"""The words of Mistral and OpenRouter, and of Z.ai, for an answer that is none."""
 
 _TIERS: Mapping[str, bytes] = MappingProxyType(
     {
@@ -105,7 +118,7 @@ _TIERS: Mapping[str, bytes] = MappingProxyType(
 
 
 def _is_error(value: Any) -> bool:
-    return isinstance(value, str) and value.lower() == _ERROR
+    return isinstance(value, str) and value.lower() in _ERRORS
 
 
 def ended_with_error(choices: list[dict[str, Raw]]) -> bool:
@@ -136,6 +149,7 @@ def regular_choice(choice: Fields, place: int) -> None:
     index = value_of(choice.get("index", NULL))
     if type(index) is not int:
         choice["index"] = b"%d" % (int(index) if type(index) is float else place)
+    regular_logprobs(choice)
     reason = value_of(choice.get("finish_reason", NULL))
     text = reason if isinstance(reason, str) else ""
     if reason is None or text in _FINISH_REASONS:
@@ -243,6 +257,15 @@ def regular_call(call: Fields) -> None:
         call["function"] = encode_object(function)
 
 
+def _add_arguments(call: Fields) -> None:
+    """Give a whole call arguments, if it calls a function and has none."""
+    function = value_of(call.get("function", NULL))
+    if isinstance(function, dict) and function.get("arguments") is None:
+        members: Fields = dict(_read_object(call["function"]))
+        members["arguments"] = b'"{}"'
+        call["function"] = encode_object(members)
+
+
 def name_of(call: Mapping[str, Raw | bytes]) -> str:
     """Return the name of the function that is called."""
     function = value_of(call.get("function", NULL))
@@ -255,6 +278,7 @@ def _whole_calls(message: Fields, *parts: object, is_weak: bool) -> None:
     for number, value in enumerate(_read_objects(message["tool_calls"])):
         call: Fields = dict(value)
         regular_call(call)
+        _add_arguments(call)
         call_id = value_of(call.get("id", NULL))
         if type(call_id) is not str or not call_id or is_weak or call_id in ids:
             call_id = minted_id(*parts, number, name_of(call))
@@ -270,7 +294,7 @@ def _whole_calls(message: Fields, *parts: object, is_weak: bool) -> None:
 
 
 class _Function(msgspec.Struct):
-    arguments: str = ""
+    arguments: str
 
 
 class _Call(msgspec.Struct):
@@ -280,16 +304,17 @@ class _Call(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
+    role: Literal["assistant"]
     content: str | None = None
     tool_calls: list[_Call] | None = None
     reasoning: Any = None
-    role: Literal["assistant"] = "assistant"
 
 
 class _Choice(msgspec.Struct):
     index: int
     message: _Message
     finish_reason: FinishReason
+    logprobs: Logprobs | None = None
 
 
 _CHOICES = msgspec.json.Decoder(list[_Choice])
@@ -308,6 +333,8 @@ def regular_whole(fields: dict[str, Raw], quirks: frozenset[str]) -> dict[str, R
     Raises:
         UpstreamRefused: The answer ended with an error.
     """
+    regular_created(fields)
+    regular_usage(fields)
     tier = fields.get("service_tier")
     try:
         choices = _CHOICES.decode(fields["choices"])
@@ -355,7 +382,12 @@ def _repaired_choice(
 ) -> bytes:
     made: Fields = dict(choice)
     regular_choice(made, place)
-    message: Fields = dict(_read_object(choice["message"]))
+    stated = choice.get("message", NULL)
+    if stated == NULL and value_of(made["finish_reason"]) == "content_filter":
+        # Azure leaves out what it filtered.
+        stated = Raw(b"{}")
+    message: Fields = dict(_read_object(stated))
+    message.setdefault("content", NULL)
     if value_of(message.get("role", NULL)) != "assistant":
         message["role"] = b'"assistant"'
     has_calls = kind_of_value(Raw(message.get("tool_calls", NULL))) == "an array"

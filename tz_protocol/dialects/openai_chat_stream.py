@@ -20,10 +20,13 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from tz_protocol.dialects.base import Decoder
+from tz_protocol.dialects.openai_chat_around import is_counted
 from tz_protocol.dialects.openai_chat_stream_repairs import (
     Chunk,
     ChunkRepairs,
+    counted,
     regular_chunk,
+    with_deltas,
 )
 from tz_protocol.dialects.openai_chat_whole import events_of_whole
 from tz_protocol.dialects.openai_errors import error_value, refusal
@@ -48,7 +51,13 @@ from tz_protocol.types.stream import (
     StreamSkipped,
 )
 from tz_protocol.types.usage import Usage
-from tz_protocol.wire.json import NULL, encode_object, scan_object, value_of
+from tz_protocol.wire.json import (
+    NULL,
+    encode_object,
+    mended,
+    scan_object,
+    value_of,
+)
 from tz_protocol.wire.sse import SseDecoder, SseEvent
 
 __all__ = ["ChatDecoder", "ChatEncoder", "chat_decoder"]
@@ -56,7 +65,8 @@ __all__ = ["ChatDecoder", "ChatEncoder", "chat_decoder"]
 WHOLE_LIMIT = 67_108_864
 """Bytes of a whole JSON body that came instead of a stream."""
 
-_BLANK = b" \t\r\n"
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+"""White space and the bytes of a byte order mark."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encode = msgspec.json.Encoder().encode
@@ -196,7 +206,7 @@ class ChatDecoder:
         for choice in choices:
             delta = choice.delta
             if delta is None:
-                data = _with_deltas(data)
+                data = with_deltas(data)
             elif delta.content:
                 has_content = True
             elif delta.has_content():
@@ -219,7 +229,9 @@ class ChatDecoder:
         if stated is None and chunk.x_groq is None:
             value = ChatChunk(data, True, False)
             return StreamPart(value, has_content, None, is_finish)
-        value = ChatChunk(data, True, _states_usage(stated))
+        if not is_counted(stated):
+            data = counted(data, chunk)
+        value = ChatChunk(data, True, _states_usage(chunk.usage))
         return StreamPart(value, has_content, _usage_of(chunk), is_finish)
 
     def _read_irregular(self, event: SseEvent) -> StreamEvent | None:
@@ -234,19 +246,24 @@ class ChatDecoder:
             return self._read_odd(event)
         return self._read(SseEvent(data, event.name, event.id))
 
-    def _read_rare(self, event: SseEvent, chunk: Chunk) -> StreamEvent:
+    def _read_rare(self, event: SseEvent, chunk: Chunk) -> StreamEvent | None:
         """Read an event that has an error, or that has no choices."""
         if chunk.error or event.name == "error":
             error = refusal(value_of(event.data), is_error=True)
             return self._fail(error or UpstreamRefused(500, _NO_WORDS))
         data = event.data.replace(b"\n", b" ")
+        if not is_counted(chunk.usage):
+            data = counted(data, chunk)
         usage = _usage_of(chunk)
-        if chunk.choices is not None or usage is not None:
+        is_chunk = chunk.object == "chat.completion.chunk"
+        if chunk.choices is not None or usage is not None or is_chunk:
             value = ChatChunk(data, False, _states_usage(chunk.usage))
             return StreamPart(value, False, usage)
         error = refusal(value_of(event.data))
         if error is not None:
             return self._fail(error)
+        if chunk.type in _BEATS or event.name in _BEATS or data.strip() == b"{}":
+            return None
         return StreamSkipped("an event without choices")
 
     def _read_odd(self, event: SseEvent) -> StreamEvent | None:
@@ -259,8 +276,16 @@ class ChatDecoder:
             if held is not None:
                 self._events.append(StreamDone())
                 return StreamPart(ChatChunk(held), True)
+            if not self._started:
+                # Not even an empty choice: there was no answer.
+                return self._fail(UpstreamBroken("cut"))
             self._is_over = True
             return StreamDone()
+        if event.name in _BEATS:
+            return None
+        fixed = mended(text)
+        if fixed != text:
+            return self._read(SseEvent(fixed, event.name, event.id))
         value = value_of(text)
         error = refusal(value, is_error=event.name == "error")
         if error is not None:
@@ -278,28 +303,8 @@ def _has_content(data: bytes) -> bool:
     return any(one.delta is not None and one.delta.has_content() for one in choices)
 
 
-_read_choices = msgspec.json.Decoder(list[dict[str, Raw]]).decode
-
-
-def _with_deltas(data: bytes) -> bytes:
-    """Return a chunk with a delta in every choice, an empty one where there was none:
-    Azure's asynchronous filter sends choices that are about earlier ones only."""
-    fields: dict[str, Raw | bytes] = dict(scan_object(data) or {})
-    try:
-        choices = _read_choices(fields["choices"])
-    except (KeyError, RecursionError):
-        return data
-    pieces = [
-        encode_object({**choice, "delta": b"{}"} if _has_no_delta(choice) else choice)
-        for choice in choices
-    ]
-    fields["choices"] = b"[%b]" % b",".join(pieces)
-    return encode_object(fields)
-
-
-def _has_no_delta(choice: dict[str, Raw]) -> bool:
-    return choice.get("delta", NULL) == NULL
-
+_BEATS = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
+"""Names and types of events that only keep a connection alive."""
 
 _NO_WORDS = "The provider reported an error without an explanation."
 

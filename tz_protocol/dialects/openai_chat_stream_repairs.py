@@ -7,12 +7,17 @@ chunk to the next, which calls have begun and where a think block ends, is kept 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Raw
 
 from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.openai_chat_around import (
+    Logprobs,
+    regular_created,
+    regular_usage,
+)
 from tz_protocol.dialects.openai_chat_repairs import (
     REASONING,
     THINK_BLOCKS,
@@ -38,7 +43,16 @@ from tz_protocol.wire.json import (
     value_of,
 )
 
-__all__ = ["Call", "Choice", "Chunk", "ChunkRepairs", "Delta", "regular_chunk"]
+__all__ = [
+    "Call",
+    "Choice",
+    "Chunk",
+    "ChunkRepairs",
+    "Delta",
+    "counted",
+    "regular_chunk",
+    "with_deltas",
+]
 
 _encode = msgspec.json.Encoder().encode
 _read_objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
@@ -54,6 +68,7 @@ class Function(msgspec.Struct, gc=False):
     """What a call calls."""
 
     arguments: str | None = None
+    name: str | None = None
 
 
 class Call(msgspec.Struct, gc=False):
@@ -62,6 +77,10 @@ class Call(msgspec.Struct, gc=False):
     index: int
     id: str | None = None
     function: Function | None = None
+
+
+Role = Literal["developer", "system", "user", "assistant", "tool"]
+_ROLES = frozenset(get_args(Role))
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -75,6 +94,7 @@ class Delta(msgspec.Struct, gc=False):
     refusal: Any = None
     function_call: Any = None
     audio: Any = None
+    role: Role | None = None
 
     def has_content(self) -> bool:
         """Return whether there is anything to see."""
@@ -93,9 +113,10 @@ class Delta(msgspec.Struct, gc=False):
 class Choice(msgspec.Struct, gc=False):
     """One choice of a chunk."""
 
-    index: int = 0
+    index: int
     delta: Delta | None = None
     finish_reason: FinishReason | None = None
+    logprobs: Logprobs | None = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -106,6 +127,9 @@ class Chunk(msgspec.Struct, gc=False):
     error: Any = None
     x_groq: Any = None
     service_tier: ServiceTier | None = None
+    created: int | None = None
+    object: Any = None
+    type: Any = None
 
 
 # -- one chunk by itself --------------------------------------------------------
@@ -122,6 +146,7 @@ def regular_chunk(data: bytes) -> bytes | None:
     made: Fields = dict(fields)
     try:
         regular_tier(made)
+        regular_created(made)
         value = fields.get("choices", NULL)
         if value != NULL:
             choices = _read_objects(value)
@@ -143,6 +168,8 @@ def _regular_choice(choice: dict[str, Raw], place: int) -> bytes:
     raw = choice.get("delta", NULL)
     if raw != NULL:
         delta: Fields = dict(_read_object(raw))
+        if bytes(delta.get("role", NULL)).decode().strip('"') not in _ROLES:
+            delta.pop("role", None)
         regular_content(delta)
         _regular_calls(delta)
         made["delta"] = encode_object(delta)
@@ -166,19 +193,51 @@ def _regular_calls(delta: Fields) -> None:
     delta["tool_calls"] = b"[%b]" % b",".join(pieces)
 
 
+def with_deltas(data: bytes) -> bytes:
+    """Return a chunk with a delta in every choice, an empty one where there was none:
+    Azure's asynchronous filter sends choices that are about earlier ones only."""
+    fields: dict[str, Raw | bytes] = dict(scan_object(data) or {})
+    try:
+        choices = _read_objects(fields["choices"])
+    except (KeyError, RecursionError):
+        return data
+    pieces = [
+        encode_object({**choice, "delta": b"{}"} if _has_no_delta(choice) else choice)
+        for choice in choices
+    ]
+    fields["choices"] = b"[%b]" % b",".join(pieces)
+    return encode_object(fields)
+
+
+def _has_no_delta(choice: dict[str, Raw]) -> bool:
+    return choice.get("delta", NULL) == NULL
+
+
+def counted(data: bytes, chunk: Chunk) -> bytes:
+    """Return a chunk with its usage, which is not as OpenAI has it, made so."""
+    fields = scan_object(data)
+    if fields is None:
+        return data
+    regular_usage(fields)
+    chunk.usage = value_of(fields.get("usage", NULL))
+    return encode_object(fields)
+
+
 # -- one chunk after the other --------------------------------------------------
 
 
 class _Slot:
     """A tool call that has begun."""
 
-    __slots__ = ("number", "stated")
+    __slots__ = ("has_name", "number", "stated")
 
-    def __init__(self, number: int, stated: str) -> None:
+    def __init__(self, number: int, stated: str, has_name: bool) -> None:
         self.number = number
         """Its place among the calls of the choice, for the client."""
         self.stated = stated
         """The vendor's own id, empty if there is none."""
+        self.has_name = has_name
+        """Whether its name was said; clients put the pieces of a name together."""
 
 
 class ChunkRepairs:
@@ -248,9 +307,12 @@ class ChunkRepairs:
             if slot is not None or call.index in begun:
                 if call.id or slot is None or slot.number != call.index:
                     return True
+                if call.function is not None and call.function.name:
+                    return True
             elif (
                 self._is_weak
                 or not call.id
+                or call.index != self._counts.get(choice, 0) + len(begun)
                 or call.id in ids
                 or (choice, call.id) in self._ids
             ):
@@ -262,7 +324,9 @@ class ChunkRepairs:
     def _begin(self, choice: int, calls: list[Call]) -> None:
         for call in calls:
             if call.id:
-                self._slots[choice, call.index] = _Slot(call.index, call.id)
+                has_name = call.function is not None and bool(call.function.name)
+                slot = _Slot(call.index, call.id, has_name)
+                self._slots[choice, call.index] = slot
                 self._ids.add((choice, call.id))
                 count = self._counts.get(choice, 0)
                 self._counts[choice] = max(count, call.index + 1)
@@ -310,6 +374,7 @@ class ChunkRepairs:
                 # Clients put the strings of one call together, ids too.
                 call.pop("id", None)
                 call.pop("type", None)
+                _say_name_once(call, slot)
             call["index"] = b"%d" % slot.number
             pieces.append(encode_object(call))
         delta["tool_calls"] = b"[%b]" % b",".join(pieces)
@@ -327,7 +392,8 @@ class ChunkRepairs:
         if call.get("type", NULL) == NULL:
             call["type"] = b'"custom"' if "custom" in call else b'"function"'
         self._ids.add((choice, call_id))
-        slot = self._slots[choice, index] = _Slot(number, stated)
+        slot = _Slot(number, stated, bool(name_of(call)))
+        self._slots[choice, index] = slot
         return slot
 
     def rest(self) -> bytes | None:
@@ -353,3 +419,14 @@ class ChunkRepairs:
         if not pieces:
             return None
         return encode_object({**self._head, "choices": b"[%b]" % b",".join(pieces)})
+
+
+def _say_name_once(call: Fields, slot: _Slot) -> None:
+    """Leave the name out of more of a call whose name was said."""
+    if not name_of(call):
+        return
+    if slot.has_name:
+        function: Fields = dict(_read_object(call["function"]))
+        del function["name"]
+        call["function"] = encode_object(function)
+    slot.has_name = True

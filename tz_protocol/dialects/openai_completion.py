@@ -216,7 +216,12 @@ _HEAD = b'{"id":"","object":"chat.completion.chunk","created":0,"model":"","choi
 
 def chunk_of(delta: CompletionDelta) -> ChatChunk:
     """Return the chunk that says *delta*."""
-    return ChatChunk(b"%b%b}" % (_HEAD, _DELTAS[type(delta)](delta)))
+    data = b"%b%b}" % (_HEAD, _DELTAS[type(delta)](delta))
+    if b"\n" in data or b"\r" in data:
+        # A block that only its vendor knows, from an answer in several lines: a line
+        # break in JSON that is valid is white space between two tokens.
+        data = data.replace(b"\n", b" ").replace(b"\r", b" ")
+    return ChatChunk(data)
 
 
 def usage_chunk(usage: Usage) -> ChatChunk:

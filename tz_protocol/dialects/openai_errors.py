@@ -140,10 +140,14 @@ def _members(value: Any, *, is_error: bool) -> Mapping[str, Any] | None:
     )
     if not is_error:
         return None
-    for name in ("message", "detail", "errors"):
-        if value.get(name):
-            return {**value, "message": _sentence(value[name])}
+    for name in _MESSAGES:
+        if text := _sentence(value.get(name)):
+            return {**value, "message": text}
     return value
+
+
+_MESSAGES = ("message", "detail", "errors", "error_msg", "msg", "title")
+"""Members that say what is wrong, the most telling first."""
 
 
 def _sentence(value: Any, depth: int = 4) -> str:
@@ -159,7 +163,8 @@ def _sentence(value: Any, depth: int = 4) -> str:
         texts = [_sentence(item, depth - 1) for item in value]
         return "; ".join(filter(None, texts))
     if isinstance(value, dict) and depth:
-        text = _sentence(value.get("message") or value.get("msg"), depth - 1)
+        found = (value.get(name) for name in (*_MESSAGES, "error"))
+        text = next(filter(None, (_sentence(one, depth - 1) for one in found)), "")
         place = value.get("loc")
         if text and isinstance(place, list):
             words = [part for item in place if (part := _word(item))]
@@ -171,7 +176,7 @@ def _sentence(value: Any, depth: int = 4) -> str:
 def _refused(
     error: Mapping[str, Any], status: int | None, wait: float | None
 ) -> UpstreamRefused:
-    message = _sentence(error.get("message"))
+    message = _sentence(error.get("message") or error.get("error"))
     metadata = error.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
         # OpenRouter: its own message says only that the vendor behind it said no.

@@ -442,4 +442,7 @@ def parse_usage(value: Any) -> Usage | None:
 
 def _count(value: Any, name: str) -> int | None:
     number = value.get(name) if isinstance(value, dict) else None
+    if type(number) is float and number.is_integer():
+        # Of servers whose language has one kind of number.
+        number = int(number)
     return number if type(number) is int and number >= 0 else None

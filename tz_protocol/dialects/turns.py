@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from tz_protocol.types.conversation import Block, Message, Text, ToolResult
 
-__all__ = ["Piece", "Turn", "Turns", "turns_of"]
+__all__ = ["NO_ARGUMENTS", "Piece", "Turn", "Turns", "turns_of"]
 
 
 class Piece(NamedTuple):
@@ -25,6 +25,11 @@ class Piece(NamedTuple):
     def path(self) -> str:
         """Return the place of the block in the caller's request."""
         return f"messages[{self.message}].content[{self.place}]"
+
+
+NO_ARGUMENTS = frozenset({"", "null"})
+"""What models write as the arguments of a function that has none, besides an object;
+callers hand it back as it came."""
 
 
 class Turn(NamedTuple):

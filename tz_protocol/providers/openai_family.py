@@ -213,6 +213,12 @@ _MISTRAL = Provider(
             "seed": "random_seed",
             "dimensions": "output_dimension",
         },
+        # Refused by their names, though they ask for nothing.
+        implied={
+            "logit_bias": b"{}",
+            "logprobs": b"false",
+            "modalities": b'["text"]',
+        },
         unsupported=frozenset(
             {
                 "prompt_cache_options",

@@ -24,6 +24,7 @@ __all__ = [
     "NULL",
     "encode_object",
     "kind_of_value",
+    "mended",
     "parse_object",
     "read_boolean",
     "read_integer",
@@ -32,6 +33,7 @@ __all__ = [
     "scan_object",
     "shortened",
     "value_of",
+    "without_nulls",
 ]
 
 MEMBERS_LIMIT = 10_000
@@ -45,6 +47,11 @@ _PLACE = re.compile(r" \(byte (\d+)\)$")
 _HALF_PAIR = re.compile(
     rb"(?<!\\)(?:\\\\)*\\u"
     rb"(?:d[89ab]..(?!\\ud[c-f])|d[c-f]..)",
+    re.IGNORECASE,
+)
+
+_PAIR_OR_HALF = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(?:(\\ud[89ab]..\\ud[c-f]..)|\\ud[89a-f]..)",
     re.IGNORECASE,
 )
 
@@ -161,18 +168,37 @@ def scan_object(data: bytes) -> dict[str, Raw] | None:
     """Return the members of what a provider sent, None if it is not a JSON object.
 
     More lenient than :func:`parse_object`: the last of two members of one name counts,
-    and a byte order mark is passed over.
+    a byte order mark is passed over, and so is what is no text (:func:`mended`).
     """
-    if not data.isascii():
-        data = data.removeprefix(_BOM)
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            return None
+    data = data.removeprefix(_BOM)
     try:
+        if not data.isascii():
+            data.decode()
         return _SCAN.decode(data)
+    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+        return None
+    except msgspec.DecodeError:
+        fixed = mended(data)
+    if fixed == data:
+        return None
+    try:
+        return _SCAN.decode(fixed)
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def mended(data: bytes) -> bytes:
+    """Return a provider's JSON without what no text can hold.
+
+    Halves of surrogate pairs, which a provider that cuts its text within one of
+    JavaScript's characters writes: each becomes the replacement character, and the
+    rest of the text is not lost for it.
+    """
+    return _PAIR_OR_HALF.sub(_replaced, data)
+
+
+def _replaced(found: re.Match[bytes]) -> bytes:
+    return found[0] if found[2] else found[1] + rb"\ufffd"
 
 
 def encode_object(fields: Mapping[str, Raw | bytes]) -> bytes:
@@ -193,7 +219,44 @@ def value_of(data: bytes | Raw) -> Any:
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        rest = bytes(data).removeprefix(_BOM)
+    return value_of(rest) if rest != data else None
+
+
+_ANY = msgspec.json.Decoder(Raw)
+_ITEMS = msgspec.json.Decoder(list[Raw])
+
+
+def without_nulls(data: bytes | Raw, kept: frozenset[str] = frozenset()) -> bytes:
+    """Return a provider's JSON without the members of its objects that are null.
+
+    For those that say null where others say nothing: what writes an SDK's objects down
+    does.
+
+    Args:
+        data: The JSON; if it is none, it is returned as it is.
+        kept: Names of members in which a null means something, at any depth.
+    """
+    try:
+        return _without_nulls(_ANY.decode(data), kept)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return bytes(data)
+
+
+def _without_nulls(raw: Raw, kept: frozenset[str]) -> bytes:
+    kind = kind_of_value(raw)
+    if kind == "an array":
+        items = (_without_nulls(item, kept) for item in _ITEMS.decode(raw))
+        return b"[%b]" % b",".join(items)
+    if kind != "an object":
+        return bytes(raw)
+    return encode_object(
+        {
+            name: value if name in kept else _without_nulls(value, kept)
+            for name, value in _SCAN.decode(raw).items()
+            if value != NULL
+        }
+    )
 
 
 # -- single members -------------------------------------------------------------

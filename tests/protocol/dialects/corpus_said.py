@@ -34,10 +34,13 @@ class Said:
     """(prompt, completion), in OpenAI's sense."""
     error: str | None = None
     """What is said instead of an answer, or of its end."""
+    is_ended: bool = False
+    """Whether the vendor said in so many words that nothing follows."""
 
     def is_complete(self) -> bool:
         """Return whether every choice has ended."""
-        return bool(self.choices) and all(one.finish for one in self.choices.values())
+        ends = [self.is_ended or one.finish for one in self.choices.values()]
+        return bool(ends) and all(ends)
 
 
 def arguments_of(text: Any) -> Any:
@@ -100,7 +103,7 @@ def called(call: dict[str, Any]) -> tuple[str, Any]:
     if call.get("type") == "custom":
         return call["custom"]["name"], call["custom"]["input"]
     function = call["function"]
-    return function["name"], arguments_of(function.get("arguments"))
+    return function["name"], arguments_of(function.get("arguments") or "{}")
 
 
 def counted(usage: dict[str, Any] | None) -> tuple[int, int] | None:

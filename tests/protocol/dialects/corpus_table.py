@@ -108,13 +108,21 @@ NATIVE: dict[tuple[str, str], Row] = {
 }
 """By provider and endpoint, for those that speak a format of their own."""
 
+SPOKEN: dict[str, Row] = {
+    "messages": NATIVE["anthropic", "messages"],
+    "generateContent": NATIVE["gcp_vertex_gemini", "generateContent"],
+    "streamGenerateContent": NATIVE["gcp_vertex_gemini", "streamGenerateContent"],
+    "cohere.chat.v2": NATIVE["cohere", "cohere.chat.v2"],
+}
+"""By endpoint, whoever else speaks a vendor's format."""
+
 FOREIGN = frozenset({("ollama", "embeddings")})
 """Formats of vendors of the family that are not OpenAI's, and that are not spoken."""
 
 
 def row_of(provider: str, endpoint: str) -> Row | None:
     """Return how to read recordings, None for those that are of no concern."""
-    row = NATIVE.get((provider, endpoint))
+    row = NATIVE.get((provider, endpoint)) or SPOKEN.get(endpoint)
     if row is None and (provider, endpoint) not in FOREIGN:
         row = OPENAI.get(endpoint)
         known = PROVIDERS.get(provider)
@@ -151,4 +159,6 @@ def items() -> tuple[Item, ...]:
         Item(provider, recording, row)
         for provider, recording in every_recording()
         if (row := row_of(provider, recording.endpoint)) is not None
+        # Vertex predicts images and much else by the same name.
+        and (recording.endpoint != "predict" or b'"values"' in recording.body)
     )

@@ -24,31 +24,54 @@ from tests.protocol.dialects.recordings import Recording
 
 # -- OpenAI's format, as its vendors speak it -----------------------------------
 
-FINISHES = {"eos": "stop", "": None, "model_length": "length", "error": "error"}
+FINISHES = {
+    "": None,
+    **dict.fromkeys(("stop", "length", "tool_calls", "content_filter"), ...),
+    "function_call": ...,
+    **dict.fromkeys(("max_tokens", "model_length"), "length"),
+    "model_context_window_exceeded": "length",
+    "insufficient_system_resource": "length",
+    **dict.fromkeys(("tool_use", "tool_call"), "tool_calls"),
+    **dict.fromkeys(("safety", "recitation", "prohibited_content"), "content_filter"),
+    **dict.fromkeys(("sensitive", "refusal", "content_filtered"), "content_filter"),
+    "guardrail_intervened": "content_filter",
+}
+"""In small letters; ``...`` says that it is OpenAI's own word. Others mean the end."""
+
+
+def finish_said(reason: str | None) -> str | None:
+    if reason is None:
+        return None
+    found = FINISHES.get(reason.lower(), "stop")
+    return reason.lower() if found is ... else found
+
+
 THOUGHT = re.compile(r"\s*<think>\s*(.*?)(?:</think>\s*|\Z)(.*)", re.DOTALL)
 
 
 def read_openai(recording: Recording, *, has_think_blocks: bool = False) -> Said:
     """Read a chat completion or its chunks."""
     said = Said()
-    text = recording.body.decode("utf-8", "replace").lstrip()
+    text = recording.body.decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
     is_whole = text.startswith("{")
     values = [json.loads(text)] if is_whole else list(_chunks(text, said))
     slots: dict[Any, list[Any]] = {}
     for value in values:
-        if value.get("error"):
-            said.error = str(value["error"])
+        if value.get("error") or value.get("object") == "error":
+            said.error = str(value.get("error") or value)
             break
         _read_usage(value, said)
-        for choice in value.get("choices") or ():
-            index = int(choice.get("index") or 0)
+        for place, choice in enumerate(value.get("choices") or ()):
+            index = int(choice.get("index") or (0 if "index" in choice else place))
             one = said.choices.setdefault(index, Choice())
             message = choice.get("message" if is_whole else "delta") or {}
             _read_message(message, one)
             for call in message.get("tool_calls") or ():
                 _read_call(call, index, slots, one, is_whole=is_whole)
             reason = choice.get("finish_reason")
-            one.finish = FINISHES.get(reason, reason) or one.finish
+            if reason in ("error", "network_error"):
+                said.error = str(choice.get("error") or reason)
+            one.finish = finish_said(reason) or one.finish
     for one in said.choices.values():
         one.calls = [(name, arguments_of(text)) for name, text in one.calls]
         if is_whole and one.finish is None:
@@ -59,11 +82,23 @@ def read_openai(recording: Recording, *, has_think_blocks: bool = False) -> Said
     return said
 
 
+def object_in(data: str) -> dict[str, Any] | None:
+    """Return the object in *data*; None for keep-alives in words, and for what was
+    cut off, which lacks the end as well."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _chunks(text: str, said: Said) -> Iterator[Any]:
     for name, data in events_of(text):
         if data.startswith("[DONE]"):
+            said.is_ended = True
             return
-        value = json.loads(data)
+        if (value := object_in(data)) is None:
+            continue
         yield value
         if name == "error" and not value.get("error"):
             said.error = str(value)
@@ -73,7 +108,11 @@ def _read_usage(value: dict[str, Any], said: Said) -> None:
     usage = value.get("usage") or (value.get("x_groq") or {}).get("usage")
     if not usage or usage.get("prompt_tokens") is None:
         return
-    prompt, made = usage["prompt_tokens"], usage.get("completion_tokens") or 0
+    prompt, made = usage["prompt_tokens"], usage.get("completion_tokens")
+    if made is None:
+        if usage.get("total_tokens") is None:
+            return
+        made = usage["total_tokens"] - prompt
     details = usage.get("completion_tokens_details") or {}
     thought = details.get("reasoning_tokens") or 0
     if thought and usage.get("total_tokens") == prompt + made + thought:
@@ -114,9 +153,11 @@ def _read_call(
     call_id = call.get("id")
     if open_call is None or (call_id and call_id != open_call[0]):
         open_call = slots[key] = [call_id, len(one.calls)]
-        one.calls.append((function["name"], ""))
+        one.calls.append((function.get("name") or "", ""))
     name, text = one.calls[open_call[1]]
-    one.calls[open_call[1]] = name, text + (function.get("arguments") or "")
+    made = function.get("arguments") or ""
+    made = made if isinstance(made, str) else json.dumps(made)
+    one.calls[open_call[1]] = name or function.get("name") or "", text + made
 
 
 # -- Anthropic ------------------------------------------------------------------
@@ -139,13 +180,16 @@ def read_anthropic(recording: Recording) -> Said:
     details: dict[str, Any] = {}
     if text.lstrip().startswith("{"):
         value = json.loads(text)
+        if value.get("type") == "error":
+            return Said(error=value["error"]["message"])
         blocks = dict(enumerate(value["content"]))
         usage, reason = value.get("usage") or {}, value["stop_reason"] or "end_turn"
         details = value.get("stop_details") or {}
     for _, data in [] if blocks or reason else events_of(text):
         if data.startswith("[DONE]"):
             break
-        value = json.loads(data)
+        if (value := object_in(data)) is None:
+            continue
         kind, delta = value["type"], value.get("delta") or {}
         if kind == "error":
             said.error = value["error"]["message"]
@@ -159,7 +203,7 @@ def read_anthropic(recording: Recording) -> Said:
         elif kind == "content_block_delta":
             block = blocks[value["index"]]
             for name, key in (("text", "text"), ("thinking", "thinking")):
-                block[name] = block.get(name, "") + delta.get(key, "")
+                block[name] = (block.get(name) or "") + (delta.get(key) or "")
             block["json"] += delta.get("partial_json", "")
         elif kind == "message_delta":
             counts = (value.get("usage") or {}).items()
@@ -170,8 +214,8 @@ def read_anthropic(recording: Recording) -> Said:
     said.choices[0].refusal = details.get("explanation") or ""
     if reason is not None:
         finish = ANTHROPIC_FINISHES.get(reason, "stop")
-        if finish == "stop" and said.choices[0].calls:
-            finish = "tool_calls"
+        if finish in ("stop", "tool_calls"):
+            finish = "tool_calls" if said.choices[0].calls else "stop"
         said.choices[0].finish = finish
     if usage:
         counts = ("input", "cache_creation_input", "cache_read_input")
@@ -184,9 +228,9 @@ def _anthropic_blocks(blocks: dict[int, dict[str, Any]], one: Choice) -> None:
     for index in sorted(blocks):
         block = blocks[index]
         if block["type"] == "text":
-            one.content += block["text"]
+            one.content += block["text"] or ""
         elif block["type"] == "thinking":
-            one.reasoning += block["thinking"]
+            one.reasoning += block["thinking"] or ""
         elif block["type"] == "tool_use":
             text = block.get("json")
             made = arguments_of(text) if text else block["input"]
@@ -195,7 +239,12 @@ def _anthropic_blocks(blocks: dict[int, dict[str, Any]], one: Choice) -> None:
 
 # -- Cohere ---------------------------------------------------------------------
 
-COHERE_FINISHES = {"MAX_TOKENS": "length", "TOOL_CALL": "tool_calls"}
+COHERE_FINISHES = {
+    "MAX_TOKENS": "length",
+    "TOOL_CALL": "tool_calls",
+    "ERROR_LIMIT": "length",
+    "ERROR_TOXIC": "content_filter",
+}
 
 
 def read_cohere(recording: Recording) -> Said:
@@ -209,21 +258,25 @@ def read_cohere(recording: Recording) -> Said:
         end = json.loads(text)
         message = end["message"]
         for block in message.get("content") or ():
-            one.content += block.get("text", "")
-            one.reasoning += block.get("thinking", "")
+            one.content += block.get("text") or ""
+            one.reasoning += block.get("thinking") or ""
         one.reasoning += message.get("tool_plan") or ""
         for call in message.get("tool_calls") or ():
             function = call["function"]
-            calls.append([function["name"], function.get("arguments", "")])
+            calls.append([function["name"], function.get("arguments") or ""])
     for _, data in [] if end else events_of(text):
         if data.startswith("[DONE]"):
             break
-        value = json.loads(data)
+        if (value := object_in(data)) is None:
+            continue
+        if "type" not in value:
+            said.error = str(value)
+            break
         delta = value.get("delta") or {}
         message = delta.get("message") or {}
         if value["type"].startswith("content-"):
-            one.content += (message.get("content") or {}).get("text", "")
-            one.reasoning += (message.get("content") or {}).get("thinking", "")
+            one.content += (message.get("content") or {}).get("text") or ""
+            one.reasoning += (message.get("content") or {}).get("thinking") or ""
         elif value["type"] == "tool-plan-delta":
             one.reasoning += message["tool_plan"]
         elif value["type"] == "tool-call-start":
@@ -235,15 +288,25 @@ def read_cohere(recording: Recording) -> Said:
             end = delta
     one.calls = [(name, arguments_of(made)) for name, made in calls]
     if end:
-        one.finish = COHERE_FINISHES.get(end["finish_reason"], "stop")
-        tokens = end["usage"]["tokens"]
-        said.usage = tokens["input_tokens"], tokens["output_tokens"]
+        reason = end["finish_reason"]
+        if reason in ("ERROR", "TIMEOUT"):
+            said.error = end.get("error") or reason
+        one.finish = COHERE_FINISHES.get(reason, "stop")
+        if one.finish in ("stop", "tool_calls"):
+            one.finish = "tool_calls" if one.calls else "stop"
+        usage = end.get("usage") or {}
+        tokens = usage.get("tokens") or usage.get("billed_units") or {}
+        if "input_tokens" in tokens:
+            said.usage = tokens["input_tokens"], tokens.get("output_tokens") or 0
     return said
 
 
 # -- Gemini ---------------------------------------------------------------------
 
-GEMINI_FILTERS = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"}
+GEMINI_FILTERS = {
+    *("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"),
+    *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "MODEL_ARMOR"),
+}
 GEMINI_NUMBERS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY"}
 
 
@@ -255,36 +318,42 @@ def read_gemini(recording: Recording) -> Said:
         value = json.loads(text)
         values = value if isinstance(value, list) else [value]
     else:
-        values = [json.loads(data) for _, data in events_of(text)]
+        found = (object_in(data) for _, data in events_of(text))
+        values = [value for value in found if value is not None]
     said = Said(choices={0: Choice()})
-    one = said.choices[0]
     for value in values:
-        for candidate in value.get("candidates", ()):
-            for part in (candidate.get("content") or {}).get("parts", ()):
+        if value.get("error"):
+            said.error = str(value["error"])
+            break
+        for candidate in value.get("candidates") or ():
+            one = said.choices.setdefault(candidate.get("index") or 0, Choice())
+            for part in (candidate.get("content") or {}).get("parts") or ():
                 if part.get("thought"):
-                    one.reasoning += part.get("text", "")
+                    one.reasoning += part.get("text") or ""
                 else:
-                    one.content += part.get("text", "")
-                call = part.get("functionCall", {})
+                    one.content += part.get("text") or ""
+                call = part.get("functionCall") or {}
                 if name := call.get("name"):
-                    is_begun = "partialArgs" in call or call.get("willContinue")
-                    one.calls.append((name, ANY if is_begun else call.get("args", {})))
+                    is_begun = call.get("partialArgs") or call.get("willContinue")
+                    args = call.get("args") or {}
+                    one.calls.append((name, ANY if is_begun else args))
             reason = candidate.get("finishReason")
             if reason:
                 reason = GEMINI_NUMBERS.get(reason, reason)
                 one.finish = "content_filter" if reason in GEMINI_FILTERS else "stop"
                 one.finish = "length" if reason == "MAX_TOKENS" else one.finish
-        if value.get("promptFeedback", {}).get("blockReason"):
-            one.finish = "content_filter"
-        usage = value.get("usageMetadata", {})
-        if "promptTokenCount" in usage:
+        if (value.get("promptFeedback") or {}).get("blockReason"):
+            said.choices[0].finish = said.choices[0].finish or "content_filter"
+        usage = value.get("usageMetadata") or {}
+        if "promptTokenCount" in usage or "totalTokenCount" in usage:
             get = usage.get
             said.usage = (
-                get("promptTokenCount") + (get("toolUsePromptTokenCount") or 0),
+                (get("promptTokenCount") or 0) + (get("toolUsePromptTokenCount") or 0),
                 (get("candidatesTokenCount") or 0) + (get("thoughtsTokenCount") or 0),
             )
-    if one.calls and one.finish == "stop":
-        one.finish = "tool_calls"
+    for one in said.choices.values():
+        if one.calls and one.finish == "stop":
+            one.finish = "tool_calls"
     return said
 
 
@@ -316,6 +385,8 @@ def read_bedrock(recording: Recording) -> Said:
                 reason = value["stopReason"]
             elif name == "metadata":
                 usage = value["usage"]
+            elif name == "":
+                said.error = str(value)
     else:
         value = json.loads(recording.body)
         blocks = dict(enumerate(value["output"]["message"]["content"]))
@@ -332,8 +403,8 @@ def read_bedrock(recording: Recording) -> Said:
             one.calls.append((use["name"], arguments_of(use.get("input") or "{}")))
     if reason is not None:
         one.finish = BEDROCK_FINISHES.get(reason, "stop")
-        if one.calls and one.finish == "stop":
-            one.finish = "tool_calls"
+        if one.finish in ("stop", "tool_calls"):
+            one.finish = "tool_calls" if one.calls else "stop"
     if usage:
         names = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
         prompt = sum(usage.get(name) or 0 for name in names)
@@ -359,7 +430,7 @@ def _aws_events(body: bytes) -> Iterator[tuple[str, Any]]:
         for line in body.splitlines():
             yield from json.loads(line).items()
         return
-    while body:
+    while len(body) >= 4 and len(body) >= int.from_bytes(body[:4], "big"):
         total, size = struct.unpack(">II", body[:8])
         headers, place = {}, 12
         while place < 12 + size:

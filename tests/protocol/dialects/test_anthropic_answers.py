@@ -377,6 +377,40 @@ def test_stream_cut_before_stop_reason_fails(count):
     assert last.error.kind == "cut"
 
 
+def test_members_of_blocks_that_are_null_are_not_there():
+    thinking = '{"type":"thinking","thinking":"","signature":null}'
+    text = '{"type":"text","text":null,"citations":null}'
+    call = '{"type":"tool_use","id":"t","name":"f","text":null,"input":{"x":null}}'
+    data = events(
+        start(),
+        block_start(0, thinking),
+        delta(0, '{"type":"thinking_delta","thinking":"h","signature":null}'),
+        block_stop(0),
+        block_start(1, text),
+        delta(1, '{"type":"text_delta","text":"a","citation":null}'),
+        block_stop(1),
+        block_start(2, call),
+        block_stop(2),
+        message_delta("tool_use"),
+        STOP,
+    )
+    (choice,) = collected(read(data)).choices
+    expected = (
+        Thinking(text="h"),
+        Text("a"),
+        ToolCall(id="t", name="f", arguments='{"x":null}'),
+    )
+    assert choice.content == expected
+    blocks = [
+        thinking.replace('""', '"h"'),
+        text.replace("null", '"a"', 1),
+        call,
+    ]
+    body = f'{{"content":[{",".join(blocks)}],"stop_reason":"tool_use"}}'
+    completion = ANTHROPIC.parse_response(HEAD, body.encode())
+    assert completion.choices[0].content == expected
+
+
 def test_stream_of_two_message_deltas_takes_the_last_usage():
     stream = events(
         start(),

@@ -466,7 +466,7 @@ def test_foreign_tool_ids_are_replaced_alike_in_call_and_result(foreign):
     assert made.startswith("call_")
 
 
-@pytest.mark.parametrize("arguments", ["", "  ", "{}"])
+@pytest.mark.parametrize("arguments", ["", "  ", "null", "{}"])
 def test_call_without_arguments_has_an_empty_object(arguments):
     message = {"role": "assistant", "tool_calls": [call(arguments=arguments)]}
     body = body_of(messages=[*HELLO, message])

@@ -417,6 +417,13 @@ def test_thought_without_a_call_is_lost_to_a_model_that_does_not_think():
     ]
 
 
+@pytest.mark.parametrize("arguments", ["", " ", "null", "{}"])
+def test_call_without_arguments_has_an_empty_object(arguments):
+    message = {"role": "assistant", "tool_calls": [call(arguments=arguments)]}
+    made = body_of(messages=[*HELLO, message])["messages"][-1]
+    assert made["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
 def test_arguments_that_are_no_object_are_refused():
     messages = [*HELLO, {"role": "assistant", "tool_calls": [call(arguments="[1]")]}]
     assert refusal_of(messages=messages).param == "messages[1].tool_calls"

@@ -24,6 +24,7 @@ from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.deltas import content, finished, lifecycle
 from tz_protocol.dialects.gemini import GEMINI
 from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.openai_completion import chunk_of
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled, UpstreamRefused
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -288,6 +289,61 @@ def test_candidates_are_choices_of_their_own():
     assert [choice.finish for choice in completion.choices] == ["stop", "tool_calls"]
     assert completion.choices[1].content[0].id == minted_id("r1", 1, 0, "f")
     assert completion.usage == USAGE
+
+
+def test_members_that_are_null_are_not_there():
+    # As the vendor's SDKs write their objects down.
+    nothing = dict.fromkeys(("thought", "thoughtSignature", "inlineData", "text"))
+    call = {"name": "f", "args": {"x": None}}
+    nulls = dict.fromkeys(("id", "partialArgs", "willContinue"))
+    support = {
+        "segment": {"startIndex": None, "endIndex": 1, "text": "a"},
+        "groundingChunkIndices": [0],
+    }
+    grounding = {
+        "groundingChunks": [{"web": {"uri": "https://x.example", "title": None}}],
+        "groundingSupports": [support],
+    }
+    citation = {"startIndex": None, "endIndex": 1, "uri": "https://y.example"}
+    candidate = {
+        "index": None,
+        "finishReason": "STOP",
+        "groundingMetadata": grounding,
+        "citationMetadata": {"citations": [citation]},
+        "logprobsResult": None,
+    }
+    parts = (
+        {**nothing, "text": "a", "functionCall": None},
+        {**nothing, "functionCall": {**call, **nulls}},
+    )
+    value = response(*parts, candidate=candidate, promptFeedback=None)
+    (choice,) = whole_of(value).choices
+    said, made, *_ = choice.content
+    assert said.text == "a"
+    assert [one.url for one in said.citations] == [
+        "https://x.example",
+        "https://y.example",
+    ]
+    assert (made.name, made.arguments) == ("f", '{"x":null}')
+    assert whole_object(collected(events_of(value))) == whole_object(whole_of(value))
+
+
+def test_arguments_that_are_null_are_none():
+    (choice,) = whole_of(response(called(args=None), finish="STOP")).choices
+    assert choice.content[0].arguments == "{}"
+
+
+def test_part_of_a_list_in_many_lines_is_in_one_line_for_our_client():
+    part = {"executableCode": {"language": "PYTHON", "code": "a\nb"}}
+    data = listed(response(part, finish="STOP")).replace(b"\n", b"\r\n")
+    events = decoded(decoder_of(GEMINI, HEAD), [data])
+    for event in events:
+        if isinstance(event, StreamPart):
+            line = chunk_of(event.value).data
+            assert b"\n" not in line
+            assert b"\r" not in line
+    message = whole_object(collected(events))["choices"][0]["message"]
+    assert message["provider_content"][0]["value"] == part
 
 
 def test_ids_of_equal_calls_differ():

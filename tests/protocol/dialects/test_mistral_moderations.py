@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from openai.types import Moderation
 
 from tests.protocol.dialects.strategies import parsed
 from tz_protocol.dialects.mistral_moderations import MISTRAL_MODERATIONS
@@ -34,15 +35,21 @@ def test_answer_is_in_openais_categories_and_the_vendors_beside_them():
     assert (value["id"], value["model"]) == ("ours", "public")
     first, second = value["results"]
     assert first["flagged"] is True
-    assert first["categories"] == {
-        "sexual": False,
-        "hate": True,
-        "self-harm": False,
-        "pii": True,
-    }
+    said = {"sexual": False, "hate": True, "self-harm": False, "pii": True}
+    assert first["categories"].items() >= said.items()
     assert first["category_scores"]["hate"] == 0.9
     assert first["category_applied_input_types"]["pii"] == ["text"]
-    assert (second["flagged"], second["categories"]) == (False, {"illicit": False})
+    assert (second["flagged"], second["categories"]["illicit"]) == (False, False)
+
+
+def test_category_that_the_vendor_does_not_judge_applies_to_no_input():
+    (first, _) = json.loads(rendered(ANSWER))["results"]
+    assert first["categories"]["sexual/minors"] is False
+    assert first["category_scores"]["sexual/minors"] == 0
+    inputs = first["category_applied_input_types"]
+    assert (inputs["sexual/minors"], inputs["sexual"]) == ([], ["text"])
+    # Clients read OpenAI's categories as attributes of an object that has them all.
+    Moderation.model_validate(first)
 
 
 def test_request_is_openais():

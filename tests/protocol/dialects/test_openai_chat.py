@@ -263,7 +263,8 @@ ANSWER = (
     b'{"id":"chatcmpl-theirs","object":"chat.completion","created":1700000000,'
     b'"model":"gpt-4.1-2025","choices":[{"index":0,"message":{"role":"assistant",'
     b'"content":"\\u00e9","refusal":null,"annotations":[],"reasoning_content":"h"},'
-    b'"logprobs":{"content":[{"logprob":-0.10}]},"finish_reason":"stop"}],'
+    b'"logprobs":{"content":[{"token":"e","logprob":-0.10,"bytes":null,'
+    b'"top_logprobs":[]}]},"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"x":1e0},'
     b'"service_tier":"default","system_fingerprint":null}'
 )
@@ -311,7 +312,7 @@ def test_answer_with_odd_usage_is_an_answer():
     for usage in (b"null", b"[]", b'"x"', b"{}", b'{"prompt_tokens":1e999}'):
         response, out = answered(b'{"choices":[],"usage":' + usage + b"}")
         assert response.usage is None
-        assert b'"usage":' + usage in out
+        assert json.loads(out)["usage"] is None
 
 
 # -- anything -------------------------------------------------------------------

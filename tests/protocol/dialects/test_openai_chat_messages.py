@@ -19,9 +19,13 @@ from tz_protocol.dialects.openai_chat_messages import (
     REASONING_ECHO,
     SHORT_IDS,
     fitted_messages,
+    fitted_tools,
 )
+from tz_protocol.providers.openai_family import OPENAI_FAMILY
 from tz_protocol.types.chat import ChatRequest
+from tz_protocol.types.http import RequestHead
 from tz_protocol.types.request import Target
+from tz_protocol.wire.json import NULL
 
 USER = {"role": "user", "content": "Hi"}
 
@@ -156,3 +160,47 @@ def test_messages_of_any_kind_keep_their_number_and_their_text(messages, quirks)
         for name, value in theirs.items():
             if name not in moved | lost and value not in (None, "", [], {}):
                 assert name == "content" or ours[name] == value
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        {"name": "f"},
+        {"name": "f", "parameters": None, "strict": None, "description": None},
+    ],
+)
+def test_function_without_parameters_gets_those_of_none(function):
+    raw = json.dumps([{"type": "function", "function": function}]).encode()
+    (made,) = json.loads(fitted_tools(raw))
+    parameters = {"type": "object", "properties": {}}
+    assert made["function"] == {"name": "f", "parameters": parameters}
+
+
+@pytest.mark.parametrize("raw", [b"5", b"[5]", b'[{"function":5}]', b'[{"type":"x"}]'])
+def test_tools_that_are_none_are_left_for_the_vendor_to_refuse(raw):
+    assert fitted_tools(raw) == raw
+
+
+def test_closed_request_has_no_members_that_are_null():
+    row = next(one for one in OPENAI_FAMILY if one.name == "mistral")
+    dialect: Any = row.dialect_of("chat", {})
+    target = Target(provider="mistral", model="m", extra_body={"x": NULL})
+    body: dict[str, Any] = {
+        "model": "public",
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": None, "function_call": None},
+        ],
+        "stop": None,
+        "tools": None,
+        "top_p": 1,
+    }
+    head = RequestHead(
+        method="POST", path="/", headers=(("content-type", "application/json"),)
+    )
+    parsed = OPENAI_CHAT.parse_request(json.dumps(body).encode(), head)
+    request, losses = dialect.render_request(parsed, target)
+    assert losses == ()
+    made = json.loads(request.body)
+    messages = [body["messages"][0], {"role": "assistant", "content": None}]
+    assert made == {"model": "m", "messages": messages, "top_p": 1, "x": None}

@@ -24,7 +24,7 @@ from tz_protocol.dialects.openai_chat_repairs import (
     THINK_BLOCKS,
     WEAK_IDS,
 )
-from tz_protocol.errors import UpstreamGarbled, UpstreamRefused
+from tz_protocol.errors import UpstreamBroken, UpstreamGarbled, UpstreamRefused
 from tz_protocol.types.chat import ChatRequest
 from tz_protocol.types.http import ResponseHead
 from tz_protocol.types.request import Identity
@@ -118,7 +118,8 @@ def call(call_id, name="f", arguments="{}", **members):
 def test_answer_that_needs_no_repair_is_the_bytes_that_it_was(quirks):
     text = (
         '[ {"index":0, "message":{"role":"assistant","content":"\\u00e9", "x":1e0,'
-        '"tool_calls":null},"logprobs":{"content":[{"logprob":-0.10}]},'
+        '"tool_calls":null},"logprobs":{"content":[{"token":"e","logprob":-0.10,'
+        '"bytes":null,"top_logprobs":[]}]},'
         '"finish_reason":"stop"} ]'
     )
     if THINK_BLOCKS in quirks:
@@ -149,6 +150,9 @@ def test_stream_that_needs_no_repair_is_the_bytes_that_it_was():
         ("model_length", "length"),
         ("MAX_TOKENS", "length"),
         ("insufficient_system_resource", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("sensitive", "content_filter"),
+        ("refusal", "content_filter"),
         ("something_new", "stop"),
     ],
 )
@@ -193,13 +197,172 @@ def test_service_tier_is_openais_word_or_left_out(tier, expected):
     assert chunks_of(data)[0].get("service_tier") == expected
 
 
-def test_answer_that_ended_with_an_error_is_refused():
-    choice = {"index": 0, "message": {"content": "a"}, "finish_reason": "error"}
+@pytest.mark.parametrize("word", ["error", "network_error"])
+def test_answer_that_ended_with_an_error_is_refused(word):
+    choice = {"index": 0, "message": {"content": "a"}, "finish_reason": word}
     with pytest.raises(UpstreamRefused):
         whole(choice)
-    last = events_of(event({"content": "a"}) + event({}, "error"))[-1]
+    last = events_of(event({"content": "a"}) + event({}, word))[-1]
     assert isinstance(last, StreamFailed)
     assert isinstance(last.error, UpstreamRefused)
+
+
+# -- around the message ---------------------------------------------------------
+
+
+def around(**members):
+    """Return both forms of an answer with *members* as a client gets them."""
+    message = {"role": "assistant", "content": "a"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice], **members}).encode()
+    response = OPENAI_CHAT.parse_response(HEAD, body)
+    _, rendered = OPENAI_CHAT.render_response(REQUEST, response, IDENTITY)
+    data = event({"content": "a"}, "stop", **members) + DONE
+    chunks = [
+        json.loads(line.removeprefix(b"data: "))
+        for line in streamed(data, shows=True).split(b"\n\n")
+        if line.startswith(b"data: {")
+    ]
+    return response.usage, json.loads(rendered), chunks
+
+
+@pytest.mark.parametrize(
+    ("created", "expected"),
+    [(17.9, 17), ("17", 17), (17, 17), ("yesterday", 5), (None, 5)],
+)
+def test_time_of_an_answer_is_a_number_of_seconds(created, expected):
+    _, value, chunks = around(created=created)
+    assert value["created"] == expected
+    assert chunks[0]["created"] == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "counts"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4, 7)),
+        ({"prompt_tokens": 3, "total_tokens": 7}, (3, 4, 7)),
+        ({"prompt_tokens": 3.0, "completion_tokens": 4.0, "x": 1}, (3, 4, 7)),
+    ],
+)
+def test_usage_that_lacks_a_count_is_completed(stated, counts):
+    usage, value, chunks = around(usage=stated)
+    assert (usage.input_tokens, usage.output_tokens) == counts[:2]
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    for found in (value["usage"], chunks[-1]["usage"]):
+        assert tuple(found[name] for name in names) == counts
+        assert found.get("x") == stated.get("x")
+
+
+@pytest.mark.parametrize("stated", [{}, {"prompt_tokens": None}, [], "x"])
+def test_usage_that_counts_nothing_is_none(stated):
+    usage, value, chunks = around(usage=stated)
+    assert (usage, value["usage"]) == (None, None)
+    assert not any(chunk.get("usage") for chunk in chunks)
+
+
+TOKEN = {"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": []}
+OTHER = {"token": "b", "logprob": -2.5, "bytes": None}
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"content": [{"token": "a", "logprob": -0.5}]}, [TOKEN]),
+        (
+            {
+                "content": [
+                    {
+                        "token": "a",
+                        "logprob": -0.5,
+                        "top_logprobs": [{"token": "b", "logprob": -2.5}],
+                    }
+                ]
+            },
+            [{**TOKEN, "top_logprobs": [OTHER]}],
+        ),
+        (
+            {"tokens": ["x", "a"], "token_logprobs": [None, -0.5]},
+            [{**TOKEN, "bytes": [97]}],
+        ),
+        (
+            {
+                "tokens": ["a"],
+                "token_logprobs": [-0.5],
+                "top_logprobs": [{"b": -2.5}],
+                "text_offset": [0],
+            },
+            [{**TOKEN, "bytes": [97], "top_logprobs": [{**OTHER, "bytes": [98]}]}],
+        ),
+        ([], None),
+        (-0.5, None),
+        ({"content": [5]}, None),
+    ],
+    ids=["short", "short tops", "flat", "flat tops", "list", "number", "odd"],
+)
+def test_log_probabilities_are_those_of_a_chat(stated, expected):
+    message = {"role": "assistant", "content": "a"}
+    choice = whole({"index": 0, "message": message, "logprobs": stated})
+    line = {"index": 0, "delta": {"content": "a"}, "logprobs": stated}
+    data = b"data: " + json.dumps({"choices": [line]}).encode() + b"\n\n"
+    (chunk,) = chunks_of(data + DONE)
+    for found in (choice["logprobs"], chunk["choices"][0]["logprobs"]):
+        assert (found and found["content"]) == expected
+
+
+@pytest.mark.parametrize("role", ["", "model", 5, []])
+def test_role_of_a_delta_that_openai_does_not_have_is_left_out(role):
+    (delta,) = deltas_of(event({"role": role, "content": "a"}) + DONE)
+    assert delta == {"content": "a"}
+
+
+def test_choice_of_a_chunk_without_an_index_is_the_first():
+    data = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    (chunk,) = chunks_of(data + DONE)
+    assert chunk["choices"][0]["index"] == 0
+
+
+def test_message_that_was_filtered_and_left_out_is_empty():
+    choice = whole({"index": 0, "finish_reason": "content_filter"})
+    assert choice["message"] == {"role": "assistant", "content": None}
+
+
+def test_half_of_a_surrogate_pair_costs_no_more_than_itself():
+    text = b'"a\\ud83d \\ud83d\\ude00 \\\\ud83d"'
+    expected = "a\ufffd \U0001f600 \\ud83d"
+    data = b'data: {"choices":[{"index":0,"delta":{"content":' + text + b"}}]}\n\n"
+    (delta,) = deltas_of(data + DONE)
+    assert delta["content"] == expected
+    body = b'{"choices":[{"message":{"role":"assistant","content":' + text + b"}}]}"
+    response = OPENAI_CHAT.parse_response(HEAD, body)
+    _, rendered = OPENAI_CHAT.render_response(REQUEST, response, IDENTITY)
+    assert json.loads(rendered)["choices"][0]["message"]["content"] == expected
+
+
+@pytest.mark.parametrize(
+    "beat",
+    [
+        b'data: {"type":"keepalive"}\n\n',
+        b"event: ping\ndata: {}\n\n",
+        b"event: ping\ndata: 2026-01-01 00:00:00\n\n",
+        b"data: {}\n\n",
+    ],
+)
+def test_event_that_keeps_the_connection_alive_is_nothing(beat):
+    assert events_of(beat + event({"content": "a"}, "stop") + DONE) == events_of(
+        event({"content": "a"}, "stop") + DONE
+    )
+
+
+def test_stream_that_says_only_that_it_is_done_is_no_answer():
+    (failed,) = events_of(DONE)
+    assert isinstance(failed, StreamFailed)
+    assert isinstance(failed.error, UpstreamBroken)
+
+
+def test_whole_answer_behind_a_byte_order_mark_is_one():
+    choice = {"message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+    body = b"\xef\xbb\xbf" + json.dumps({"choices": [choice]}).encode()
+    assert "".join(d.get("content") or "" for d in deltas_of(body)) == "a"
 
 
 # -- content --------------------------------------------------------------------
@@ -398,6 +561,34 @@ def test_ids_of_two_choices_may_be_the_same():
     chunks = chunks_of(data + DONE)
     ids = [chunk["choices"][0]["delta"]["tool_calls"][0]["id"] for chunk in chunks]
     assert ids == ["a", "a"]
+
+
+@pytest.mark.parametrize("indexes", [(1, 2), (0, 5)])
+def test_calls_with_gaps_between_their_indexes_are_numbered_through(indexes):
+    pieces = [
+        event({"tool_calls": [{"index": index, **call(f"c{index}")}]})
+        for index in indexes
+    ]
+    deltas = deltas_of(b"".join(pieces) + event({}, "tool_calls") + DONE)
+    made = [one for delta in deltas for one in delta.get("tool_calls", ())]
+    assert [one["index"] for one in made] == [0, 1]
+
+
+def test_name_that_is_repeated_is_said_once():
+    first = {"index": 0, **call("c", arguments="{")}
+    again = {"index": 0, **call("c", arguments="}")}
+    without_id = {"index": 0, "function": {"name": "f", "arguments": " "}}
+    data = b"".join(event({"tool_calls": [one]}) for one in (first, again, without_id))
+    made = [one for delta in deltas_of(data + DONE) for one in delta["tool_calls"]]
+    assert [one["function"].get("name") for one in made] == ["f", None, None]
+    assert "".join(one["function"]["arguments"] for one in made) == "{} "
+
+
+@pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": None}])
+def test_whole_call_without_arguments_gets_none(function):
+    message = {"tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    (made,) = message_of(message, finish="tool_calls")["tool_calls"]
+    assert made["function"] == {"name": "f", "arguments": "{}"}
 
 
 def test_arguments_that_are_json_are_its_text():

@@ -21,9 +21,9 @@ from tz_protocol.dialects.openai_chat import OPENAI_CHAT
 from tz_protocol.dialects.openai_chat_stream import (
     ChatDecoder,
     ChatEncoder,
-    _with_deltas,
     chat_decoder,
 )
+from tz_protocol.dialects.openai_chat_stream_repairs import with_deltas
 from tz_protocol.errors import (
     Overloaded,
     UpstreamBroken,
@@ -266,7 +266,7 @@ def test_error_that_is_null_is_none():
         b'data: {"choices":5}\n\n',
         b'data: {"choices":[5]}\n\n',
         b'data: {"choices":[{"delta":[]}]}\n\n',
-        b'data: {"type":"keepalive"}\n\n',
+        b'data: {"type":"brand_new"}\n\n',
         b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n',
         b'data: {"choices":[],"x":"\xff"}\n\n',
         b"data: " + b"[" * 5_000 + b"\n\n",
@@ -418,7 +418,8 @@ def test_whole_body_cut_off_is_garbled():
 def test_chunks_are_restamped_and_pass_byte_by_byte():
     tail = (
         b'"choices":[ {"index":0,"delta":{"content":"\\u00e9 \xc3\xa9"},'
-        b'"logprobs":{"content":[{"logprob":-0.10}]},"finish_reason":null}],"x":1e0}'
+        b'"logprobs":{"content":[{"token":"e","logprob":-0.10,"bytes":null,'
+        b'"top_logprobs":[]}]},"finish_reason":null}],"x":1e0}'
     )
     theirs = b'{"id":"theirs","object":"x","created":17,"model":"m","fp":null,' + tail
     events = decode(*[b"data: " + theirs + b"\n\n"] * 3)
@@ -533,7 +534,7 @@ def test_usage_that_was_not_said_is_not_invented():
 
 
 def test_usage_keeps_the_providers_bytes():
-    usage = '{"prompt_tokens":3, "completion_tokens":4,"cost":1.50e-3}'
+    usage = '{"prompt_tokens":3, "completion_tokens":4,"total_tokens":7,"cost":1.50e-3}'
     told = f'{{"id":"x","choices":[],"usage":{usage}}}'
     out, _ = relayed(
         decode(event(text("a")), event(STOP), event(told), DONE), shows=True
@@ -602,7 +603,7 @@ def test_chunk_with_an_episode_of_its_own_gets_ours(place):
 def test_chunk_nested_deeper_than_can_be_read_passes_as_it_is():
     # What can be read depends on how deep the reader itself is called.
     deep = b'{"choices":[{"index":0,"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}]}"
-    assert _with_deltas(deep) == deep
+    assert with_deltas(deep) == deep
     encoder = ChatEncoder(ChatRequest(model="m"), IDENTITY)
     out = encoder.encode(StreamPart(ChatChunk(deep), True))
     assert out == b"data: " + deep + b"\n\n"

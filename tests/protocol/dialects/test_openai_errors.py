@@ -224,6 +224,25 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"error": {"error": {"message": "twice"}}}, "twice"),
+        ({"detail": {"error": "inside"}}, "inside"),
+        ({"object": "error", "message": {"detail": [{"msg": "gone"}]}}, "gone"),
+        ({"type": "about:blank", "title": "No.", "errors": {"a": ["b"]}}, "No."),
+        ({"error_code": 17, "error_msg": "limit"}, "limit"),
+    ],
+)
+def test_message_is_found_where_the_vendor_put_it(value, message):
+    assert heard(400, value).message == message
+
+
+def test_error_behind_a_byte_order_mark_is_read():
+    body = b'\xef\xbb\xbf{"error":{"message":"no"}}'
+    assert parse_error(ResponseHead(400), body).message == "no"
+
+
+@pytest.mark.parametrize(
     ("status", "value", "expected"), SHAPES.values(), ids=SHAPES.keys()
 )
 def test_error_of_a_vendors_shape_is_read(status, value, expected):

@@ -25,6 +25,7 @@ from tz_protocol.dialects.sagemaker import HOSTED_PROVIDERS, SAGEMAKER
 from tz_protocol.errors import (
     InvalidRequest,
     UpstreamBroken,
+    UpstreamError,
     UpstreamGarbled,
     UpstreamRefused,
 )
@@ -300,6 +301,12 @@ def test_corpus_container_answer_in_the_envelope_is_read_as_without(recording):
     if recording.head.status != 200:
         pytest.skip("an error has no envelope")
     if not recording.is_stream:
+        try:
+            OPENAI_CHAT.parse_response(recording.head, recording.body)
+        except UpstreamError as error:
+            with pytest.raises(type(error)):
+                SAGEMAKER.parse_response(recording.head, recording.body)
+            return
         without = OPENAI_CHAT.parse_response(recording.head, recording.body)
         within = SAGEMAKER.parse_response(recording.head, recording.body)
         assert without.fields == within.fields

@@ -17,6 +17,7 @@ from tz_protocol.wire.json import (
     NULL,
     encode_object,
     kind_of_value,
+    mended,
     parse_object,
     read_boolean,
     read_integer,
@@ -24,6 +25,7 @@ from tz_protocol.wire.json import (
     read_string,
     scan_object,
     value_of,
+    without_nulls,
 )
 
 CASES = Path(__file__).parents[4] / "shared" / "http_cases"
@@ -282,6 +284,42 @@ def test_scan_is_lenient_where_parse_is_not():
 @pytest.mark.parametrize("data", [b"", b"{", b'"\xff"', b"[" * 5_000, b"[1e999]"])
 def test_value_of_what_cannot_be_decoded_is_none(data):
     assert value_of(data) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (rb"a\ud83d", rb"a\ufffd"),
+        (rb"\uDE00\ud83d", rb"\ufffd\ufffd"),
+        (rb"\ud83d\ude00\ud83d\ude00", rb"\ud83d\ude00\ud83d\ude00"),
+        (rb"\ude00\ud83d\ude00", rb"\ufffd\ud83d\ude00"),
+        (rb"\\ud83d", rb"\\ud83d"),
+        (rb"\\\ud83d\n", rb"\\\ufffd\n"),
+        (rb"\u00e9", rb"\u00e9"),
+    ],
+)
+def test_halves_of_surrogate_pairs_become_the_replacement_character(text, expected):
+    assert mended(text) == expected
+    assert scan_object(b'{"a":"%b"}' % text) == {"a": Raw(b'"%b"' % expected)}
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_text_that_is_whole_is_mended_into_itself(text):
+    for data in (json.dumps(text).encode(), json.dumps(text, ensure_ascii=False)):
+        data = data if isinstance(data, bytes) else data.encode()
+        assert mended(data) == data
+
+
+def test_nulls_go_and_all_else_stays_as_it_was_written():
+    data = b'{"a":null,"b":[null,{"c":null,"d":1.50e1}],"k":{"x":null},"e":{"f":null}}'
+    assert without_nulls(data, frozenset("k")) == (
+        b'{"b":[null,{"d":1.50e1}],"k":{"x":null},"e":{}}'
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"5", b'"a"', b"[" * 5_000, b'{"a":[}'])
+def test_what_has_no_members_stays_as_it_is(data):
+    assert without_nulls(data) == data
 
 
 # -- single members -------------------------------------------------------------
