@@ -106,7 +106,13 @@ def attempt(
     )
     exchange.record.attempts.append(record)
     try:
-        return (yield from _attempt(exchange, step, record, started))
+        try:
+            parsed = yield from exchange.fetched.request_for(candidate)
+        finally:
+            # Other people's servers are not the provider's time.
+            started = context.now
+            record.started = started - exchange.record.started
+        return (yield from _attempt(exchange, step, parsed, record, started))
     except UpstreamError as error:
         record.error = code_of(error)
         raise
@@ -122,9 +128,13 @@ def attempt(
 
 
 def _attempt(
-    exchange: Exchange, step: Try[Candidate], record: AttemptRecord, started: float
+    exchange: Exchange,
+    step: Try[Candidate],
+    parsed: ParsedRequest,
+    record: AttemptRecord,
+    started: float,
 ) -> Flow[Answered]:
-    parsed, candidate = exchange.parsed, step.option.candidate
+    candidate = step.option.candidate
     dialect = candidate.dialect
     make_decoder = dialect.stream_decoder
     if exchange.is_relayed and make_decoder is None:
