@@ -184,7 +184,7 @@ class Download:
         handle = yield from self._connect(url)
         answer = _DirectAnswer(handle, ClientCodec(self._limits), self._context)
         try:
-            headers = (("host", url.authority), *headers, ("connection", "close"))
+            headers = (("host", url.authority), *headers)
             yield from answer.ask(target, headers, self._deadline)
         except BaseException:
             answer.close()

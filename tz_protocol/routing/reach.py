@@ -42,7 +42,7 @@ _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 _OWN_NAMES = ("localhost", "local", "internal", "home.arpa", "lan", "intranet", "corp")
 """Last labels of names that mean something within one network only."""
 
-_SAFE = "%/:?#[]@!$&'()*+,;=-._~"
+_SAFE = "%/:?[]@!$&'()*+,;=-._~"
 """Characters of a path or a query that stay as they are (RFC 3986, section 2)."""
 
 
