@@ -107,7 +107,7 @@ def attempt(
     exchange.record.attempts.append(record)
     try:
         try:
-            parsed = yield from exchange.fetched.request_for(candidate)
+            parsed = yield from exchange.fetched.request_for(exchange, candidate)
         finally:
             # Other people's servers are not the provider's time.
             started = context.now

@@ -138,7 +138,7 @@ class Exchange:
         )
         self.said = Said()
         """What the record and the cache may need of the answer."""
-        self.fetched = Fetched(self)
+        self.fetched = Fetched()
         """What is behind the request's links, once somebody needed it."""
         self._held = 0
         self._is_admitted = False
@@ -440,7 +440,7 @@ class Exchange:
 
     def release_body(self) -> None:
         """Give back the memory that the request's body was counted with."""
-        self.fetched.close()
+        self.fetched.close(self.gateway.memory)
         held, self._held = self._held, 0
         if held:
             self.gateway.memory.give(held)

@@ -24,6 +24,7 @@ from tz_protocol.errors import GatewayError, InvalidRequest, Overloaded
 from tz_protocol.flows.download import Download, Unfetched
 from tz_protocol.operations import All, Flow, Signal, Wait
 from tz_protocol.records.record import Stage
+from tz_protocol.routing.admission import Memory
 from tz_protocol.routing.candidates import Candidate
 from tz_protocol.routing.reach import Unfollowable, named, target_of
 from tz_protocol.types.conversation import Inline
@@ -91,28 +92,28 @@ def check_link(link: Link, settings: FetchSettings) -> None:
 class Fetched:
     """What is behind the links of one exchange, as far as anybody wanted to know.
 
-    Args:
-        exchange: Its request holds the links.
+    The exchange has it, and it does not have the exchange: a cycle would keep both
+    until the collector comes.
     """
 
-    __slots__ = ("_exchange", "_found", "_held", "_running", "_total")
+    __slots__ = ("_found", "_held", "_running", "_total")
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self) -> None:
         self._found: dict[str, Inline | Unfetched] = {}
         """By URL."""
         self._held = 0
         self._total = 0
         self._running: Signal | None = None
 
-    def request_for(self, candidate: Candidate) -> Flow[ParsedRequest]:
-        """Return the exchange's request as *candidate* can take it.
+    def request_for(
+        self, exchange: Exchange, candidate: Candidate
+    ) -> Flow[ParsedRequest]:
+        """Return the request of *exchange* as *candidate* can take it.
 
         Raises:
             InvalidRequest: A link cannot be followed.
             Overloaded: There is no memory for what is behind it.
         """
-        exchange = self._exchange
         parsed, links = exchange.parsed, candidate.dialect.links
         wanted = links_for(exchange, candidate, parsed)
         if links is None or not wanted:
@@ -122,18 +123,18 @@ class Fetched:
             # A hedge: the attempt beside it is fetching.
             yield from Wait(exchange.deadline + _LEEWAY, self._running)
         self._require_none_failed(wanted)
-        yield from self._fetch(wanted)
+        yield from self._fetch(exchange, wanted)
         self._require_none_failed(wanted)
         contents = {link.path: self._content(link) for link in wanted}
         placed: ParsedRequest = links.place(parsed, contents)
         return placed
 
-    def close(self) -> None:
+    def close(self, memory: Memory) -> None:
         """Let go of everything, and give its memory back. May be called again."""
         self._found = {}
         held, self._held = self._held, 0
         if held:
-            self._exchange.gateway.memory.give(held)
+            memory.give(held)
 
     # -- inside -------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class Fetched:
             raise _unfollowed(link, "it is no kind of file that is known")
         return found
 
-    def _fetch(self, wanted: Sequence[Link]) -> Flow[None]:
+    def _fetch(self, exchange: Exchange, wanted: Sequence[Link]) -> Flow[None]:
         """Follow those of *wanted* that nobody has followed; the first that fails
         ends it."""
         names: dict[str, list[str]] = {}
@@ -162,18 +163,22 @@ class Fetched:
         if not names:
             return
         missing = deque(names.items())
-        deadline = self._exchange.deadline + _LEEWAY
+        deadline = exchange.deadline + _LEEWAY
         self._running = running = Signal()
         try:
             workers = range(min(_PARALLEL, len(missing)))
-            yield from All(deadline, tuple(self._work(missing) for _ in workers))
+            yield from All(
+                deadline, tuple(self._work(exchange, missing) for _ in workers)
+            )
         except _Ended:
             return
         finally:
             self._running = None
             running.set()
 
-    def _work(self, missing: deque[tuple[str, list[str]]]) -> Flow[None]:
+    def _work(
+        self, exchange: Exchange, missing: deque[tuple[str, list[str]]]
+    ) -> Flow[None]:
         """Follow one link after the other until there are none.
 
         Raises:
@@ -183,7 +188,9 @@ class Fetched:
             url, names = missing.popleft()
             outcome = "cancelled"
             try:
-                self._found[url] = content = yield from self._download(url, names)
+                self._found[url] = content = yield from self._download(
+                    exchange, url, names
+                )
                 outcome = "ok" if content.media_type else "unknown_type"
             except Unfetched as error:
                 outcome = error.outcome
@@ -193,11 +200,11 @@ class Fetched:
                 outcome = "no_memory"
                 raise
             finally:
-                metrics = self._exchange.gateway.metrics
+                metrics = exchange.gateway.metrics
                 metrics.add("tz_media_fetches_total", outcome=outcome)
 
-    def _download(self, url: str, names: list[str]) -> Flow[Inline]:
-        exchange, held = self._exchange, 0
+    def _download(self, exchange: Exchange, url: str, names: list[str]) -> Flow[Inline]:
+        held = 0
         gateway, settings = exchange.gateway, exchange.settings.fetch
 
         def take(size: int) -> None:
