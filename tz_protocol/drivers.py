@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from tz_protocol import operations, recordops, storeops
-from tz_protocol.errors import GatewayError, OperationError
+from tz_protocol.errors import GatewayError, OperationBroken, OperationError
 from tz_protocol.machine import ClientGone, Event, Machine
 from tz_protocol.notices import Close, LogLine, Notice
 from tz_protocol.operations import (
@@ -28,6 +28,7 @@ from tz_protocol.operations import (
     OperationType,
     Race,
     Read,
+    Resolve,
     Sleep,
     Write,
     WriteEof,
@@ -204,6 +205,11 @@ class BaseDriver(Generic[T]):
         Raises:
             BaseException: What is no ``Exception`` is nobody's answer.
         """
+        if isinstance(error, UnicodeError) and isinstance(
+            self.machine.operation, (Connect, Resolve)
+        ):
+            # What the codec for host names says of labels that are none.
+            error = OperationBroken("dns", "this is no host name")
         if isinstance(error, (OSError, OperationError, GatewayError)):
             machine, stage = self.machine, self.stage
             self._call(lambda now: machine.broken(error, now, stage))

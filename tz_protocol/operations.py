@@ -42,6 +42,7 @@ __all__ = [
     "Read",
     "ReadFiles",
     "ReceiveBody",
+    "Resolve",
     "ResolveSecret",
     "SendBody",
     "SendHead",
@@ -151,6 +152,19 @@ class Connect(Operation[Handle]):
     host: str
     port: int
     tls: TlsOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve(Operation[tuple[str, ...]]):
+    """Return the addresses of *host*, as numbers, in the order to try them.
+
+    At least one, and perhaps one twice; nothing is connected. A host that is a number
+    in any of the ways in which the system reads one is its address. Fails with
+    ``OperationBroken`` (kind ``dns``).
+    """
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,10 +125,8 @@ class Stream(asyncio.BufferedProtocol):
     async def write_eof(self) -> None:
         """End our direction, where there is such a thing."""
         if self._transport.can_write_eof() and not self._is_lost:
-            try:
+            with suppress(OSError):
                 self._transport.write_eof()
-            except OSError:
-                return
 
     async def is_quiet(self) -> bool:
         """Return True if the stream is open and nothing waits to be read."""
@@ -271,14 +269,18 @@ class Backend(Stores):
             await self._loop.create_connection(
                 lambda: stream, operation.host, operation.port, **options
             )
-        except UnicodeError:
-            raise OperationBroken("dns", "this is no host name")
         except BaseException as error:
             stream.close()
             if type(error) is OSError and error.errno is None:  # several, as one text
                 raise ConnectionRefusedError(*error.args)
             raise
         return stream
+
+    async def resolve(self, operation: ops.Resolve) -> tuple[str, ...]:
+        """Ask the system for a name's addresses."""
+        host, port = operation.host, operation.port
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return tuple(str(address[0]) for *_, address in found)
 
     def _context(self, tls: ops.TlsOptions) -> ssl.SSLContext:
         key = (tls.verify, tls.ca_file)

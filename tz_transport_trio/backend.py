@@ -155,10 +155,8 @@ class Stream:
 
     async def write_eof(self) -> None:
         """End our direction, where there is such a thing."""
-        try:
+        with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
 
     async def is_quiet(self) -> bool:
         """Return True if the stream is open and nothing waits to be read."""
@@ -272,12 +270,9 @@ class Backend(Stores):
 
     async def connect(self, operation: ops.Connect) -> Stream:
         """Resolve, race the addresses, handshake."""
-        try:
-            found = await trio.open_tcp_stream(
-                operation.host, operation.port, happy_eyeballs_delay=_RACE_DELAY
-            )
-        except UnicodeError:
-            raise OperationBroken("dns", "this is no host name")
+        found = await trio.open_tcp_stream(
+            operation.host, operation.port, happy_eyeballs_delay=_RACE_DELAY
+        )
         sock = socket.socket(fileno=found.socket.detach())
         sock.setblocking(False)
         if operation.tls is None:
@@ -290,6 +285,12 @@ class Backend(Stores):
             sock.close()
             raise
         return stream
+
+    async def resolve(self, operation: ops.Resolve) -> tuple[str, ...]:
+        """Ask the system for a name's addresses."""
+        host, port = operation.host, operation.port
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return tuple(str(address[0]) for *_, address in found)
 
     def _context(self, tls: ops.TlsOptions) -> ssl.SSLContext:
         key = (tls.verify, tls.ca_file)

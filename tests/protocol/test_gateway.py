@@ -19,7 +19,13 @@ from tz_protocol import __version__
 from tz_protocol.dialects.parameters import column
 from tz_protocol.gateway import Gateway
 from tz_protocol.providers import PROVIDERS
-from tz_protocol.types.settings import Cors, Limits, Snapshot
+from tz_protocol.types.settings import (
+    Cors,
+    FetchSettings,
+    GatewaySettings,
+    Limits,
+    Snapshot,
+)
 
 
 def get(path, served=None, **options):
@@ -99,6 +105,23 @@ def test_capabilities_are_the_tables_that_convert():
     assert mistral["parameters"]["seed"] == "translated"
     assert mistral["parameters"]["store"] == "dropped"
     assert mistral["other_parameters"] == "passed"
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_capabilities_say_who_gets_what_is_behind_links(is_enabled):
+    fetch = FetchSettings(is_enabled=is_enabled)
+    config = Snapshot(gateway=GatewaySettings(fetch=fetch))
+    rows = answer(get("/v1/capabilities", Served(config=config)))["data"]
+    handled = {
+        row["id"]: row["capabilities"]["chat"]["parameters"].get("image_url")
+        for row in rows
+        if "chat" in row["capabilities"]
+    }
+    word = "emulated" if is_enabled else "refused"
+    for name in ("aws_bedrock", "gcp_vertex_anthropic", "ollama"):
+        assert handled[name] == word
+    assert handled["anthropic"] == handled["gcp_vertex_gemini"] == "translated"
+    assert handled["openai"] is None
 
 
 def test_model_that_does_not_exist_is_a_404():

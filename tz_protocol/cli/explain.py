@@ -33,6 +33,7 @@ from tz_protocol.errors import (
 )
 from tz_protocol.flows.attempt import headers_of, placed, target_of, timeouts_of
 from tz_protocol.flows.exchange import Exchange
+from tz_protocol.flows.fetching import check_link, links_for
 from tz_protocol.flows.trying import make_plan, sort_out
 from tz_protocol.gateway import Gateway
 from tz_protocol.machine import Context
@@ -42,7 +43,10 @@ from tz_protocol.routing.candidates import Candidate, require, resolve
 from tz_protocol.routing.classify import FOLLOWS, Kind
 from tz_protocol.routing.options import fallbacks_of, has_provider_state, policy_of
 from tz_protocol.routing.plan import SleepUntil, Try
+from tz_protocol.routing.reach import named
+from tz_protocol.types.conversation import Inline
 from tz_protocol.types.http import HttpRequest, RequestHead
+from tz_protocol.types.request import ParsedRequest
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Model, Snapshot
 
@@ -195,8 +199,9 @@ def _candidate(exchange: Exchange, candidate: Candidate) -> dict[str, Any]:
 def _rendered(exchange: Exchange, candidate: Candidate) -> dict[str, Any]:
     """Return the request as it would be sent, or why it cannot be."""
     try:
+        parsed, links = _with_links(exchange, candidate)
         request, losses = candidate.dialect.render_request(
-            exchange.parsed, target_of(candidate, exchange.settings)
+            parsed, target_of(candidate, exchange.settings)
         )
     except InvalidRequest as error:
         return {"request": None, "why": error.message}
@@ -222,17 +227,45 @@ def _rendered(exchange: Exchange, candidate: Candidate) -> dict[str, Any]:
         ],
         "body": _shown(request.body),
     }
+    found: dict[str, Any] = {"request": sent, "dropped_parameters": losses}
     if request.others:
         # ``n``, of which the format knows nothing.
         sent["times"] = 1 + len(request.others)
-    return {"request": sent, "dropped_parameters": losses}
+    if links:
+        found["fetched_links"] = links
+    return found
+
+
+def _with_links(
+    exchange: Exchange, candidate: Candidate
+) -> tuple[ParsedRequest, list[str]]:
+    """Return the request with words for what is fetched, and what that would be.
+
+    Raises:
+        InvalidRequest: A link would not be followed whatever is behind it.
+    """
+    parsed, links = exchange.parsed, candidate.dialect.links
+    wanted = links_for(exchange, candidate, parsed)
+    if links is None or not wanted:
+        return parsed, []
+    for link in wanted:
+        check_link(link, exchange.settings.fetch)
+    contents = {
+        link.path: Inline(
+            "image/png" if link.is_image else "application/pdf",
+            f"[what is at {named(link.url)}]",
+        )
+        for link in wanted
+    }
+    return links.place(parsed, contents), [named(link.url) for link in wanted]
 
 
 def _obstacle(exchange: Exchange, candidate: Candidate) -> InvalidRequest | None:
     """Return why the request cannot be said in the candidate's format, if so."""
     try:
+        parsed, _ = _with_links(exchange, candidate)
         candidate.dialect.render_request(
-            exchange.parsed, target_of(candidate, exchange.settings)
+            parsed, target_of(candidate, exchange.settings)
         )
     except InvalidRequest as error:
         return error

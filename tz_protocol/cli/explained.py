@@ -83,6 +83,8 @@ def _candidate(one: dict[str, Any]) -> Iterator[str]:
         return
     if one["dropped_parameters"]:
         yield f"  left out: {', '.join(one['dropped_parameters'])}"
+    for link in one.get("fetched_links", ()):
+        yield f"  fetched first: {link}"
     yield f"  {request['method']} {request['url']}"
     for name, value in request["headers"]:
         yield f"    {name}: {value}"

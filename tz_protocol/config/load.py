@@ -18,6 +18,7 @@ from tz_protocol.config.credentials import (
 from tz_protocol.config.describe import describe, describe_json
 from tz_protocol.config.document import Document, merge_files
 from tz_protocol.config.entries import Building, built_in, drop_ignored, type_problem
+from tz_protocol.config.fetch import with_fetch
 from tz_protocol.config.gateway import Problems, gateway_settings
 from tz_protocol.config.keyring import Defaults, Keyring, location_of
 from tz_protocol.config.locate import Path
@@ -191,6 +192,7 @@ def _gateway(
     settings = gateway_settings(table, bind_address, building.problems)
     settings = with_policy(settings, table, building.problems)
     settings = with_records(settings, table, secrets, building)
+    settings = with_fetch(settings, table, building)
     building.timeouts = settings.timeouts
     building.policy = settings.policy
     building.on_unsupported_param = table.on_unsupported_param

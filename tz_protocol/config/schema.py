@@ -16,6 +16,7 @@ __all__ = [
     "YEAR",
     "CorsTable",
     "EmbeddingModelTable",
+    "FetchTable",
     "GatewayTable",
     "HedgeBudgetTable",
     "LimitsTable",
@@ -230,6 +231,24 @@ class LimitsTable(Table):
     pool_idle_timeout_s: Seconds | None = None
 
 
+class FetchTable(Table):
+    """``[gateway.fetch]``: the links of callers that the gateway follows itself."""
+
+    enabled: bool | None = None
+    timeout_ms: Ms | None = None
+    timeout_s: Seconds | None = None
+    max_bytes: Count | None = None
+    max_total_bytes: Count | None = None
+    max_links: Count | None = None
+    max_redirects: Annotated[int, Field(ge=0, le=20)] | None = None
+    allow_http: bool | None = None
+    allow_private: bool | None = None
+    allowed_ports: list[Annotated[int, Field(ge=1, le=65_535)]] | None = None
+    allowed_hosts: list[str] | None = None
+    ca_file: str | None = None
+    through_proxy: bool | None = None
+
+
 class CorsTable(Table):
     """``[gateway.cors]``."""
 
@@ -364,6 +383,7 @@ class GatewayTable(PolicyTable):
     hedge_budget: HedgeBudgetTable = HedgeBudgetTable()
     server_timeouts: ServerTimeoutsTable = ServerTimeoutsTable()
     cors: CorsTable = CorsTable()
+    fetch: FetchTable = FetchTable()
     authentication: AuthenticationTable | None = None
     auth: AuthenticationTable | None = None
     observability: ObservabilityTable = ObservabilityTable()

@@ -6,19 +6,29 @@ route, no retry; what deviates from vendor to vendor comes in as data (``Target`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from tz_protocol.errors import GatewayError
+from tz_protocol.types.conversation import Inline
 from tz_protocol.types.http import HttpRequest, RequestHead, ResponseHead
 from tz_protocol.types.request import Identity, ParsedRequest, Target
 from tz_protocol.types.stream import StreamEvent, StreamPart
 from tz_protocol.types.usage import Usage
 
-__all__ = ["Answer", "Decoder", "Dialect", "Encoder", "Losses", "Response"]
+__all__ = [
+    "Answer",
+    "Decoder",
+    "Dialect",
+    "Encoder",
+    "Link",
+    "Links",
+    "Losses",
+    "Response",
+]
 
 P = TypeVar("P", bound=ParsedRequest)
 R = TypeVar("R", bound="Response")
@@ -28,6 +38,30 @@ Losses = tuple[str, ...]
 
 Answer = tuple[ResponseHead, bytes]
 """A whole response to a client: head (with content-type) and body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link in a client's request, to a picture or to a document."""
+
+    url: str
+    """As the client wrote it."""
+    path: str
+    """Of the member that holds it; no two links of a request have the same."""
+    is_image: bool
+    """True: nothing but a picture will do."""
+    name: str = ""
+    """Of the file, if the client said it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What to do about links for a vendor that does not follow them."""
+
+    find: Callable[[Any], Sequence[Link]]
+    """(request) -> those that the vendor does not follow. Raises ``InvalidRequest``."""
+    place: Callable[[Any, Mapping[str, Inline]], Any]
+    """(request, by path what is behind each) -> a request without these links."""
 
 
 class Response(msgspec.Struct, kw_only=True):
@@ -116,6 +150,9 @@ class Dialect(Generic[P, R]):
     adapted: Callable[[frozenset[str]], Dialect[P, R]] | None = None
     """(quirks) -> this format as a vendor that has them speaks it. None: nobody is
     known to deviate."""
+    links: Links | None = None
+    """What is behind these is fetched before a request is rendered. None: whoever gets
+    the request follows all links by itself, or the format has none."""
 
 
 AnyDialect = Dialect[Any, Any]

@@ -29,6 +29,7 @@ from tz_protocol.dialects.bedrock_errors import parse_error
 from tz_protocol.dialects.bedrock_request import RequestRenderer
 from tz_protocol.dialects.bedrock_stream import BedrockReader
 from tz_protocol.dialects.deltas import joined
+from tz_protocol.dialects.links import links_unless
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.streaming import AwsStream
@@ -214,5 +215,7 @@ BEDROCK = outbound_dialect(
     parse_response=parse_response,
     parse_error=parse_error,
     stream_decoder=stream_decoder,
+    # Its own object store's links are the only ones that it has a word for.
+    links=links_unless(lambda url: url.startswith("s3://")),
 )
 """Converse, as bedrock-runtime serves it."""

@@ -20,8 +20,10 @@ from msgspec import Raw
 from tz_protocol.dialects.base import Answer, Decoder, Dialect, Losses
 from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_chat_converted import AnyChatEncoder, members_of
+from tz_protocol.dialects.openai_chat_links import PICTURE_LINKS
 from tz_protocol.dialects.openai_chat_messages import (
     CLOSED_MESSAGES,
+    NO_LINKS,
     fitted_messages,
     fitted_tools,
 )
@@ -206,6 +208,7 @@ def _adapted(quirks: frozenset[str]) -> Dialect[ChatRequest, JsonResponse]:
         render_request=render_request,
         parse_response=parse_response,
         stream_decoder=stream_decoder,
+        links=PICTURE_LINKS if NO_LINKS in quirks else None,
     )
 
 

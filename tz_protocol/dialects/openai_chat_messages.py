@@ -21,6 +21,7 @@ __all__ = [
     "CLOSED_MESSAGES",
     "MESSAGE_QUIRKS",
     "NO_DEVELOPER",
+    "NO_LINKS",
     "REASONING_ECHO",
     "SHORT_IDS",
     "fitted_messages",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 NO_DEVELOPER = "no_developer"
+NO_LINKS = "no_links"
 REASONING_ECHO = "reasoning_echo"
 SHORT_IDS = "short_ids"
 CLOSED_MESSAGES = "closed_messages"
@@ -35,6 +37,7 @@ CLOSED_MESSAGES = "closed_messages"
 MESSAGE_QUIRKS: Mapping[str, str] = MappingProxyType(
     {
         NO_DEVELOPER: "There is no role developer; it is system.",
+        NO_LINKS: "Pictures are in data URLs; links to them are not followed.",
         REASONING_ECHO: "What was thought comes back in reasoning.",
         SHORT_IDS: "Ids of tool calls are nine letters or digits.",
         CLOSED_MESSAGES: "Messages may have no member that they do not know.",

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec import Raw
 
-from tz_protocol.dialects.base import AnyDialect, Decoder, Dialect, Losses
+from tz_protocol.dialects.base import AnyDialect, Decoder, Dialect, Links, Losses
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
 
@@ -32,6 +32,7 @@ def outbound_dialect(
     parse_response: Callable[[ResponseHead, bytes], Any],
     parse_error: Callable[[ResponseHead, bytes], Exception],
     stream_decoder: Callable[[ResponseHead, int], Decoder] | None = None,
+    links: Links | None = None,
 ) -> AnyDialect:
     """Return the row of a format that only providers speak."""
 
@@ -48,6 +49,7 @@ def outbound_dialect(
         parse_error=parse_error,
         render_error=unspoken,
         stream_decoder=stream_decoder,
+        links=links,
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
 
-__all__ = ["COLUMNS", "DEFAULTS", "TABLE", "Handling", "column", "table_of"]
+__all__ = ["COLUMNS", "DEFAULTS", "TABLE", "Handling", "column", "handlings"]
 
 
 class Handling(Enum):
@@ -112,20 +112,33 @@ TABLE: Mapping[str, Mapping[str, Handling]] = MappingProxyType(
 """Format -> parameter -> handling."""
 
 
-_WRAPPED = MappingProxyType(
-    {"vertex_anthropic": "anthropic", "vertex_gemini": "gemini"}
-)
-"""Dialects that are another format in an envelope."""
-
-
-def table_of(dialect: str) -> Mapping[str, Handling] | None:
-    """Return what a dialect does with each parameter; None if it passes them all."""
-    return TABLE.get(_WRAPPED.get(dialect, dialect))
-
-
 def column(name: str) -> Mapping[str, Handling]:
     """Return what the format *name* does with each parameter."""
     return TABLE[name]
+
+
+_WRAPPED: Mapping[str, tuple[str, dict[str, Handling]]] = MappingProxyType(
+    {
+        "vertex_gemini": ("gemini", {}),
+        # https://platform.claude.com/docs/en/build-with-claude/vision: on Google's own
+        # platform pictures are in base64 only.
+        "vertex_anthropic": ("anthropic", {"image_url": E, "file.url": E}),
+    }
+)
+"""Format -> the column of what it wraps, and what is different in the envelope."""
+
+
+def handlings(format_name: str) -> Mapping[str, Handling] | None:
+    """Return what becomes of each parameter in a dialect, None if all are passed on.
+
+    Args:
+        format_name: Of the dialect, also of one that wraps another.
+    """
+    wrapped = _WRAPPED.get(format_name)
+    if wrapped is None:
+        return TABLE.get(format_name)
+    name, changes = wrapped
+    return {**TABLE[name], **changes}
 
 
 DEFAULTS: Mapping[str, frozenset[bytes]] = MappingProxyType(

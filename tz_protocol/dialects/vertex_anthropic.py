@@ -15,6 +15,7 @@ from tz_protocol.dialects.anthropic_request import RequestRenderer
 from tz_protocol.dialects.base import Losses
 from tz_protocol.dialects.gemini import vertex_path
 from tz_protocol.dialects.gemini_errors import translated
+from tz_protocol.dialects.links import links_unless
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.errors import UpstreamRefused
@@ -63,5 +64,6 @@ VERTEX_ANTHROPIC = outbound_dialect(
     parse_response=anthropic.parse_response,
     parse_error=_parse_error,
     stream_decoder=anthropic.stream_decoder,
+    links=links_unless(lambda url: False),
 )
 """Messages, as LOCATION-aiplatform.googleapis.com serves it."""

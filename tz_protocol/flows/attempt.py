@@ -112,7 +112,13 @@ def attempt(
     exchange.record.attempts.append(record)
     redaction = Redaction(candidate.settings, key_of(candidate, exchange.parsed))
     try:
-        return (yield from _attempt(exchange, step, record, started, redaction))
+        try:
+            parsed = yield from exchange.fetched.request_for(exchange, candidate)
+        finally:
+            # Other people's servers are not the provider's time.
+            started = context.now
+            record.started = started - exchange.record.started
+        return (yield from _attempt(exchange, step, parsed, record, started, redaction))
     except UpstreamError as error:
         redaction.clean(error)
         record.error = code_of(error)
@@ -144,11 +150,12 @@ def _count_spent(record: AttemptRecord, candidate: Candidate) -> None:
 def _attempt(
     exchange: Exchange,
     step: Try[Candidate],
+    parsed: ParsedRequest,
     record: AttemptRecord,
     started: float,
     redaction: Redaction,
 ) -> Flow[Answered]:
-    parsed, candidate = exchange.parsed, step.option.candidate
+    candidate = step.option.candidate
     dialect = candidate.dialect
     if exchange.is_relayed and dialect.stream_decoder is None:
         message = "the provider's format has no streams"

@@ -27,6 +27,7 @@ from tz_protocol.errors import (
 )
 from tz_protocol.flows.answering import answer_again, require_room
 from tz_protocol.flows.attempt import Answered
+from tz_protocol.flows.fetching import Fetched
 from tz_protocol.flows.identity import attribute, identify, reserve, resolve_for, settle
 from tz_protocol.flows.keeping import Said, keep, leave
 from tz_protocol.flows.pinging import Pinger, can_ping
@@ -72,6 +73,7 @@ class Exchange:
         "answered",
         "deadline",
         "endpoint",
+        "fetched",
         "gateway",
         "head",
         "is_begun",
@@ -136,6 +138,8 @@ class Exchange:
         )
         self.said = Said()
         """What the record and the cache may need of the answer."""
+        self.fetched = Fetched()
+        """What is behind the request's links, once somebody needed it."""
         self._held = 0
         self._is_admitted = False
         self._plan: Plan[Candidate] | None = None
@@ -436,6 +440,7 @@ class Exchange:
 
     def release_body(self) -> None:
         """Give back the memory that the request's body was counted with."""
+        self.fetched.close(self.gateway.memory)
         held, self._held = self._held, 0
         if held:
             self.gateway.memory.give(held)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tz_protocol import __version__
-from tz_protocol.dialects.parameters import Handling, table_of
+from tz_protocol.dialects.parameters import Handling, handlings
 from tz_protocol.errors import ModelNotFound
 from tz_protocol.providers.base import Provider
 from tz_protocol.routing.breaker import BreakerFacts, TargetKey
@@ -159,27 +159,42 @@ def capabilities(
     tables by which requests are converted.
     """
     del principal
-    rows = [_abilities(provider) for provider in gateway.providers.values()]
+    follows = gateway.snapshot.gateway.fetch.is_enabled
+    rows = [_abilities(one, follows=follows) for one in gateway.providers.values()]
     return 200, _JSON, _encode({"object": "list", "data": rows})
 
 
-def _abilities(provider: Provider) -> dict[str, Any]:
+def _abilities(provider: Provider, *, follows: bool) -> dict[str, Any]:
     found = {
         capability: {
             "format": dialect.name,
             "streams": dialect.stream_decoder is not None,
-            **_parameters(dialect.name, provider),
+            **_parameters(dialect.name, provider, capability, follows=follows),
         }
         for capability, dialect in provider.dialects.items()
     }
     return {"object": "provider", "id": provider.name, "capabilities": found}
 
 
-def _parameters(format_name: str, provider: Provider) -> dict[str, Any]:
+def _parameters(
+    format_name: str, provider: Provider, capability: str, *, follows: bool
+) -> dict[str, Any]:
+    """Return what becomes of each parameter.
+
+    Args:
+        format_name: Of the dialect.
+        provider: Whose deviations apply.
+        capability: What the dialect is for.
+        follows: Whether this gateway follows links for those who do not.
+    """
     deviations = provider.deviations
     own = dict.fromkeys(deviations.renames, Handling.TRANSLATED)
     own |= dict.fromkeys(deviations.unsupported, Handling.DROPPED)
-    table = table_of(format_name)
+    table = handlings(format_name)
+    dialect = provider.dialect_of(capability, {})
+    if dialect is not None and dialect.links is not None:
+        handling = Handling.EMULATED if follows else Handling.REFUSED
+        own |= {use: handling for use in _LINKS if table is None or use in table}
     others = Handling.PASSED if table is None else Handling.DROPPED
     return {
         "parameters": {
@@ -189,6 +204,9 @@ def _parameters(format_name: str, provider: Provider) -> dict[str, Any]:
         "other_parameters": others.value,
     }
 
+
+_LINKS = ("image_url", "file.url")
+"""Uses of a parameter that are links."""
 
 PAGES: dict[str, tuple[Page, Shown]] = {
     "/status": (status, Shown.EVERYBODY),

@@ -21,6 +21,7 @@ from tz_protocol.dialects.openai_chat import OPENAI_CHAT
 from tz_protocol.dialects.openai_chat_messages import (
     CLOSED_MESSAGES,
     NO_DEVELOPER,
+    NO_LINKS,
     REASONING_ECHO,
     SHORT_IDS,
 )
@@ -296,7 +297,8 @@ _OLLAMA = Provider(
     authorize=bearer,
     dialects=_CHAT_EMBEDDING,
     optional=("api_base", _THINK_OPTION),
-    deviations=_SERVER,
+    # The same page, "Vision": base64 yes, URL no.
+    deviations=replace(_SERVER, quirks=_SERVER.quirks | {NO_LINKS}),
 )
 
 OPENAI_FAMILY: tuple[Provider, ...] = (

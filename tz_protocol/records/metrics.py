@@ -33,6 +33,7 @@ _HELP: dict[str, tuple[str, str]] = {
         "counter",
         "Failures of providers that the operator has to mend, by kind.",
     ),
+    "tz_media_fetches_total": ("counter", "Links of callers followed, by outcome."),
     "tz_hedges_total": ("counter", "Attempts begun beside a slow one."),
     "tz_exchanges_retrying": ("gauge", "Exchanges in a further round of tries."),
     "tz_breaker_state": ("gauge", "0 closed, 1 half open, 2 open; by target."),

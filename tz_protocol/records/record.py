@@ -28,6 +28,8 @@ class Stage(enum.StrEnum):
     CACHE = "cache"
     """Looking for an answer that was given before."""
     ROUTE = "route"
+    FETCH = "fetch"
+    """Getting what is behind the caller's links, for a provider that wants bytes."""
     OPEN = "open"
     """Connecting to a provider and waiting for its head."""
     FIRST_CONTENT = "first_content"

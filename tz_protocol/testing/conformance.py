@@ -33,6 +33,7 @@ from tz_protocol.machine import Context, Event
 from tz_protocol.operations import Handle
 from tz_protocol.testing.flowcases import (
     FLOW_CASES,
+    NOBODY,
     Address,
     FlowCase,
     Peers,
@@ -43,7 +44,15 @@ from tz_protocol.testing.observing import Observed, Scenario
 from tz_protocol.testing.scenarios import SCENARIOS
 from tz_protocol.testing.served import application
 from tz_protocol.testing.simulator import Outcome, Simulator
-from tz_protocol.testing.worlds import Close, Echo, Facts, Script, World, refuse
+from tz_protocol.testing.worlds import (
+    Close,
+    Echo,
+    Facts,
+    Script,
+    World,
+    dns_error,
+    refuse,
+)
 
 __all__ = [
     "FLOW_CASES",
@@ -182,6 +191,10 @@ def simulate_flow(
     """
     world = World()
     world.upstream("echo.test", 1, [Echo()])
+    world.name("echo.test", ["192.0.2.1"])
+    world.upstream("192.0.2.1", 1, [Echo()])
+    for host in NOBODY:
+        world.name(host, dns_error())
     world.upstream("silent.test", 1, [])
     world.upstream("closing.test", 1, [Close()])
     world.upstream("refusing.test", 1, refuse())

@@ -25,6 +25,7 @@ from tz_protocol.operations import (
     Race,
     Read,
     ReceiveBody,
+    Resolve,
     SendBody,
     SendHead,
     Signal,
@@ -284,6 +285,13 @@ class Driver:
 
         self.park(self.sim.after(behaviour.connect_after, connected))
 
+    def _resolve(self, operation: Resolve) -> None:
+        found = self.sim.surroundings.next_addresses(operation.host)
+        if isinstance(found, Failure):
+            self._meet(found)
+        else:
+            self.answer(found)
+
     def _http_call(self, operation: HttpCall) -> None:
         found = self.sim.surroundings.next_proxied(operation.url)
         if isinstance(found, Failure):
@@ -479,6 +487,7 @@ _PERFORM: dict[OperationType, Callable[[Driver, Any], None]] = {
     RedisCommands: Driver._ask_redis,
     RedisMessages: Driver._ask_redis,
     ReceiveBody: Driver._handler_operation,
+    Resolve: Driver._resolve,
     SendBody: Driver._handler_operation,
     SendHead: Driver._handler_operation,
     Sleep: Driver._sleep,

@@ -29,6 +29,7 @@ from tz_protocol.operations import (
     Print,
     Race,
     Read,
+    Resolve,
     ResolveSecret,
     Signal,
     Sleep,
@@ -38,9 +39,12 @@ from tz_protocol.operations import (
 )
 from tz_protocol.testing.worlds import Facts
 
-__all__ = ["FLOW_CASES", "Address", "FlowCase", "Peers", "observed"]
+__all__ = ["FLOW_CASES", "NOBODY", "Address", "FlowCase", "Peers", "observed"]
 
 Address = tuple[str, int]
+
+NOBODY = ("nobody.invalid", "a..b")
+"""A name that nobody has (RFC 6761, section 6.4), and what is no name."""
 
 _FAR = 30.0
 _SHORT = 0.05
@@ -260,6 +264,21 @@ def _stages(run: Run) -> Flow[object]:
     return "no timeout"
 
 
+def _resolved(run: Run) -> Flow[object]:
+    """Connect to the address that a name had when it was asked for."""
+    host, port = run.peers.echo
+    addresses = yield from Resolve(run.within(), host, port)
+    handle = yield from run.connect((addresses[0], port))
+    try:
+        return (yield from run.exchange(handle, b"pinned"))
+    finally:
+        run.close(handle)
+
+
+def _unresolved(run: Run) -> Flow[object]:
+    return (yield from run.outcomes(Resolve(run.within(), host, 80) for host in NOBODY))
+
+
 def _refused(run: Run) -> Flow[object]:
     return (yield from run.outcome(Connect(run.within(), *run.peers.refusing)))
 
@@ -400,6 +419,8 @@ FLOW_CASES: tuple[FlowCase, ...] = (
     FlowCase("alternating deadlines", _alternating_deadlines, b"x" * 10),
     FlowCase("stage of a timeout", _stages, "read"),
     FlowCase("refused", _refused, "refused"),
+    FlowCase("resolved and pinned", _resolved, b"pinned"),
+    FlowCase("names that are none", _unresolved, ["dns", "dns"]),
     FlowCase("closed by the peer", _closed, (b"", b"", False)),
     FlowCase("quiet", _quiet, (True, b"x", True)),
     FlowCase("Race of flows", _race, ((1, "won"), 2)),

@@ -6,6 +6,7 @@ The one rule: each is a plain function of the scripted world, answered at once.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
@@ -100,6 +101,18 @@ class Surroundings:
         found = self.world.proxied_replies.get(url)
         assert found is not None, f"the world has no proxied reply for {url}"
         return found[self._count(url, len(found))]
+
+    def next_addresses(self, host: str) -> tuple[str, ...] | Failure:
+        """Return what the next ``Resolve`` of *host* finds.
+
+        Raises:
+            AssertionError: The world says nothing about it.
+        """
+        found = self.world.names.get(host)
+        if found is None and _is_number(host):
+            return (host,)
+        assert found is not None, f"the world has no name {host}"
+        return found[self._count(("name", host), len(found))]
 
     def _count(self, key: object, length: int) -> int:
         count = self._connections.get(key, 0)
@@ -214,6 +227,14 @@ class Surroundings:
         name = self.world.signals[self._signals][1]
         self._signals += 1
         return name
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 _GLOB = {"*": "[^/]*", "?": "[^/]"}

@@ -400,6 +400,10 @@ class World:
     proxied_replies: dict[str, tuple[ProxiedReply | Failure, ...]] = field(
         default_factory=dict
     )
+    names: dict[str, tuple[tuple[str, ...] | Failure, ...]] = field(
+        default_factory=dict
+    )
+    """By host: what successive ``Resolve`` operations find; see :meth:`name`."""
 
     redis: dict[str, ScriptedRedis] = field(default_factory=dict)
     """Servers for ``RedisCommands`` and ``RedisMessages``, by URL."""
@@ -434,6 +438,21 @@ class World:
             if isinstance(behaviour, (Script, Failure))
             else Script(tuple(behaviour), repeat=repeat)
             for behaviour in connections
+        )
+
+    def name(self, host: str, *answers: Sequence[str] | Failure) -> None:
+        """Say what successive ``Resolve`` operations for *host* find.
+
+        Args:
+            host: As ``Resolve`` names it. A number needs no answer: it is its own.
+            answers: Addresses each; the last holds for all that follow.
+        """
+        if not answers:
+            message = f"no answer given for {host}"
+            raise ValueError(message)
+        self.names[host] = tuple(
+            answer if isinstance(answer, Failure) else tuple(answer)
+            for answer in answers
         )
 
     def proxied(self, url: str, *replies: ProxiedReply | Failure) -> None:

@@ -20,6 +20,7 @@ from tz_protocol.types.secret import Secret
 __all__ = [
     "Cors",
     "Credential",
+    "FetchSettings",
     "GatewaySettings",
     "Limits",
     "Model",
@@ -128,6 +129,36 @@ class Cors(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float = 600.0
 
 
+class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How links in a request are followed, for providers that take only bytes."""
+
+    is_enabled: bool = True
+    """False: such a provider is said not to take links."""
+    timeout: float = 10.0
+    """For one link, its redirects included."""
+    link_bytes: int = 20_971_520
+    """Behind one link."""
+    total_bytes: int = 52_428_800
+    """Behind all links of one request."""
+    links: int = 20
+    """Of one request."""
+    redirects: int = 3
+    """0: none is followed."""
+    allow_http: bool = False
+    allow_private: bool = False
+    """True: any address, that of this machine and of its metadata service too."""
+    ports: tuple[int, ...] = (443, 80)
+    hosts: tuple[str, ...] = ()
+    """Names, in lower case; ``*.`` before one means what is below it. Empty: all."""
+    ca_file: str | None = None
+    """Path of a PEM bundle that replaces the system's trust store."""
+    through_proxy: bool = False
+    """True: where there is an egress proxy it resolves the names and decides which
+    addresses may be reached. False: behind a proxy nothing is fetched."""
+    proxies: dict[str, Secret] = {}
+    """By scheme: URL of the egress proxy (it may hold a password)."""
+
+
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a model's ``providers`` table."""
 
@@ -215,6 +246,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     one."""
     records: RecordSettings = RecordSettings()
     cache: CacheSettings = CacheSettings()
+    fetch: FetchSettings = FetchSettings()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,6 +104,39 @@ def test_explain_orders_the_candidates_and_says_who_is_dropped():
     assert result["candidates"][2]["context_tokens"] == 200_000
 
 
+LINKED = """
+[models.a]
+routing = ["p"]
+[models.a.providers.p]
+type = "aws_bedrock"
+model_id = "us.amazon.nova-lite-v1:0"
+region = "us-east-1"
+"""
+
+
+def asked_link(url):
+    part = {"type": "image_url", "image_url": {"url": url}}
+    return ask(messages=[{"role": "user", "content": [part]}])
+
+
+def test_explain_names_the_links_that_would_be_fetched():
+    request = asked_link("https://img.test/a.png?key=sk-canary")
+    (one,) = found("--model a", request, file=LINKED)["candidates"]
+    assert one["fetched_links"] == ["https://img.test/a.png"]
+    (part,) = one["request"]["body"]["messages"][0]["content"]
+    assert part["image"]["source"]["bytes"] == "[what is at https://img.test/a.png]"
+    text = explained("--model a", request, file=LINKED).out
+    assert "fetched first: https://img.test/a.png\n" in text
+    assert "canary" not in text
+
+
+def test_explain_says_that_a_link_would_not_be_followed():
+    request = asked_link("http://img.test/a.png")
+    (one,) = found("--model a", request, file=LINKED)["candidates"]
+    assert one["request"] is None
+    assert "must be a URL of https" in one["why"]
+
+
 def test_explain_says_who_cannot_do_it():
     file = FILE.replace('fallback_models = ["b"]', 'fallback_models = ["b", "both"]')
     file += '[models.both]\nrouting = ["x", "y"]\nendpoints = ["chat", "embedding"]\n'
