@@ -19,10 +19,15 @@ from tz_protocol.recordops import (
     ClaimSpool,
     ClickHouseInsert,
     ClickHouseQuery,
+    MakeFolder,
     OpenEmbedded,
     ReadFile,
+    ReadFolder,
     RemoveFile,
+    RemoveFolder,
+    ReplaceFile,
 )
+from tz_stores import folder
 from tz_stores.clickhouse import Clients
 from tz_stores.embedded import Embedded
 from tz_stores.spool import Spool
@@ -50,9 +55,13 @@ class Threads:
             ClaimSpool: self._spool.claim,
             ClickHouseInsert: self._clients.insert,
             ClickHouseQuery: self._clients.query,
+            MakeFolder: folder.make,
             OpenEmbedded: self._embedded.open,
             ReadFile: self._spool.read,
+            ReadFolder: folder.read,
             RemoveFile: self._spool.remove,
+            RemoveFolder: folder.remove,
+            ReplaceFile: folder.replace,
         }
 
     def close(self) -> None:

@@ -24,10 +24,12 @@ from tz_protocol.cli.output import (
 )
 from tz_protocol.cli.services import keep_running, supervised
 from tz_protocol.errors import ConfigError, OperationError
+from tz_protocol.flows.figures import Sharing
 from tz_protocol.gateway import Gateway
 from tz_protocol.machine import Context
 from tz_protocol.notices import LogLine
 from tz_protocol.operations import Flow, Listen, Race, StopListening, Wait
+from tz_protocol.records.figures import Report
 from tz_protocol.types.settings import Limits, Snapshot
 
 __all__ = ["MakeGateway", "describe_source", "drain_when_told", "serve", "share_of"]
@@ -66,6 +68,7 @@ def _operate(
         return USAGE_ERROR
     snapshot = share_of(loaded.snapshot, command.worker)
     gateway = make_gateway(snapshot)
+    _prepare_figures(gateway, command.worker)
     configured = snapshot.gateway.bind_address
     addresses = command.worker.addresses if command.worker else (configured,)
     try:
@@ -90,7 +93,25 @@ def _operate(
     )
     drained = drain_when_told(gateway, lifetime)
     yield from Race(FOREVER, (drained, reloads, *supervised(gateway)))
+    if gateway.sharing is not None:
+        yield from gateway.sharing.write()
     return 1 if gateway.stores.lost() else 0
+
+
+def _prepare_figures(gateway: Gateway, worker: Worker | None) -> None:
+    """Have everything at hand for ``/metrics``, so that no scrape holds requests up."""
+    from tz_protocol.records import exposition  # noqa: F401
+
+    if worker is None or not worker.folder:
+        return
+    process = gateway.new_id()
+
+    def report() -> Report:
+        return Report(process, gateway.metrics.figures(gateway.gauges()))
+
+    gateway.sharing = Sharing(
+        worker.folder, str(worker.number), gateway.context, report
+    )
 
 
 def drain_when_told(gateway: Gateway, lifetime: Lifetime) -> Flow[None]:

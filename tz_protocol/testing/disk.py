@@ -30,6 +30,7 @@ class ScriptedDisk:
         self.latency = 0.0
         """Seconds before anything is carried out."""
         self.appends = 0
+        self._folders = 0
         self._owners: dict[str, Hashable] = {}
 
     def killed(self, owner: Hashable) -> None:
@@ -68,6 +69,32 @@ class ScriptedDisk:
         """Remove a file."""
         self._check()
         self.files.pop(path, None)
+
+    def make_folder(self) -> str:
+        """Return the path of a folder that nobody has had before."""
+        self._check()
+        self._folders += 1
+        return f"/tmp/folder-{self._folders}"
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Make *data* the content of a file."""
+        self._check()
+        self.files[path] = data
+
+    def read_folder(self, folder: str) -> list[tuple[str, bytes]]:
+        """Return what is in a folder."""
+        self._check()
+        return [
+            (path.removeprefix(folder + "/"), data)
+            for path, data in self.files.items()
+            if path.startswith(folder + "/")
+        ]
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder and what is in it."""
+        self._check()
+        for name, _ in self.read_folder(folder):
+            del self.files[f"{folder}/{name}"]
 
     def _check(self) -> None:
         if self.failure:

@@ -16,9 +16,13 @@ from tz_protocol.recordops import (
     ClaimSpool,
     ClickHouseInsert,
     ClickHouseQuery,
+    MakeFolder,
     OpenEmbedded,
     ReadFile,
+    ReadFolder,
     RemoveFile,
+    RemoveFolder,
+    ReplaceFile,
 )
 from tz_protocol.types.secret import Secret
 
@@ -125,13 +129,37 @@ def _remove(sim: Simulator, operation: RemoveFile) -> _Job:
     return disk.latency, lambda: disk.remove(operation.path)
 
 
+def _make_folder(sim: Simulator, operation: MakeFolder) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, disk.make_folder
+
+
+def _replace(sim: Simulator, operation: ReplaceFile) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: disk.replace(operation.path, operation.data)
+
+
+def _read_folder(sim: Simulator, operation: ReadFolder) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: tuple(disk.read_folder(operation.path))
+
+
+def _remove_folder(sim: Simulator, operation: RemoveFolder) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: disk.remove_folder(operation.path)
+
+
 IN_THREADS: dict[OperationType, Callable[[Simulator, Any], _Job]] = {
     AppendFile: _append,
     ClaimSpool: _claim,
     ClickHouseInsert: _insert,
     ClickHouseQuery: _query,
+    MakeFolder: _make_folder,
     OpenEmbedded: _open_embedded,
     ReadFile: _read,
+    ReadFolder: _read_folder,
     RemoveFile: _remove,
+    RemoveFolder: _remove_folder,
+    ReplaceFile: _replace,
 }
 """Operation type -> what a thread does for it."""

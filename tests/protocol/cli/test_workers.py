@@ -47,7 +47,8 @@ def test_supervisor_binds_once_and_starts_workers_that_inherit():
     assert bind.addresses == ("127.0.0.1:0",)
     rest = tuple(ARGV.split())
     assert [child.arguments for child in processes(process)] == [
-        ("serve", "--worker", f"{number}/3@fd:3", *rest) for number in (1, 2, 3)
+        ("serve", "--worker", f"{number}/3@fd:3@/tmp/folder-1", *rest)
+        for number in (1, 2, 3)
     ]
     assert not process.gateways
     assert process.finish() == 0
