@@ -31,13 +31,14 @@ def make(operation: MakeFolder) -> str:
 def remove(operation: RemoveFolder) -> None:
     """Remove a folder of files."""
     folder = Path(operation.path)
-    with suppress(FileNotFoundError):
-        try:
-            for path in folder.iterdir():
-                path.unlink(missing_ok=True)
-            folder.rmdir()
-        except OSError as error:
-            raise broken(error) from None
+    try:
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise broken(error) from None
 
 
 def replace(operation: ReplaceFile) -> None:

@@ -118,8 +118,9 @@ def test_retired_keeps_every_counter_and_no_gauge(one):
 
 
 def test_retired_records_stay_in_the_sum_of_all_records():
-    gauges = {("tz_records_queued", ()): 2.0, ("tz_records_spooled", ()): 5.0}
-    kept = retired(Figures({("tz_records_accepted_total", ()): 9}, gauges, {}))
+    gone = Figures({("tz_records_accepted_total", ()): 9})
+    gone.gauges = {("tz_records_queued", ()): 2.0, ("tz_records_spooled", ()): 5.0}
+    kept = retired(gone)
     assert kept.counters == {
         ("tz_records_accepted_total", ()): 9,
         ("tz_records_left_total", ()): 7,
