@@ -17,9 +17,11 @@ from tz_protocol.types.secret import Secret
 
 __all__ = [
     "AppendFile",
+    "CheckCertificate",
     "ClaimSpool",
     "ClickHouseInsert",
     "ClickHouseQuery",
+    "IsOwned",
     "MakeFolder",
     "OpenEmbedded",
     "ReadFile",
@@ -136,10 +138,21 @@ class RemoveFile(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class MakeFolder(Operation[str]):
-    """Make a new folder for files of a few minutes; return its path.
+    """Make a new folder that lasts no longer than this process; return its path.
 
-    Nobody but this user can look into it. Fails as :class:`AppendFile` does.
+    Nobody but this user can look into it, and this process owns it until it ends,
+    however that may be. Fails as :class:`AppendFile` does.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class IsOwned(Operation[bool]):
+    """Return True while the process that made the folder at *path* is alive.
+
+    Fails as :class:`ReadFile` does.
+    """
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +184,14 @@ class ReadFolder(Operation[tuple[tuple[str, bytes], ...]]):
     path: str
     last: str = ""
     """The name of a file that is read after all others."""
+
+
+# -- before it is needed --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCertificate(Operation[None]):
+    """Do what ``Listen`` does with a certificate and its key, and fail as it does."""
+
+    cert_file: str
+    key_file: str | None = None

@@ -20,7 +20,15 @@ from tests.transport.test_load import ask, http_post
 from tests.transport.test_process import children, get
 from tz_protocol.errors import OperationBroken
 from tz_protocol.machine import Context
-from tz_protocol.recordops import MakeFolder, ReadFolder, RemoveFolder, ReplaceFile
+from tz_protocol.operations import Listen
+from tz_protocol.recordops import (
+    CheckCertificate,
+    IsOwned,
+    MakeFolder,
+    ReadFolder,
+    RemoveFolder,
+    ReplaceFile,
+)
 
 LONG = 15.0
 
@@ -55,6 +63,40 @@ def test_folder_is_ours_alone_and_goes_with_what_is_in_it(transport):
     folder, mode = run(transport, flow)
     assert mode == 0o700
     assert not Path(folder).exists()
+
+
+def test_folder_is_owned_until_its_maker_ends(transport):
+    def flow(limit):
+        folder = yield from MakeFolder(limit())
+        return folder, (yield from IsOwned(limit(), folder))
+
+    def look(limit):
+        found = yield from IsOwned(limit(), folder)
+        yield from RemoveFolder(limit(), folder)
+        return found
+
+    folder, was_owned = run(transport, flow)
+    assert was_owned
+    assert not run(transport, look)
+
+
+def test_certificate_that_is_none_fails_as_listening_does(transport, tmp_path):
+    bad = tmp_path / "cert.pem"
+    bad.write_text("no certificate")
+    path, gateway = str(bad), None
+
+    def check(limit):
+        yield from CheckCertificate(limit(), path, path)
+
+    def listen(limit):
+        yield from Listen(limit(), gateway, ("127.0.0.1:0",), path, path)
+
+    kinds = []
+    for make in (check, listen):
+        with pytest.raises(OperationBroken) as caught:
+            run(transport, make)
+        kinds.append((caught.value.kind, str(caught.value)))
+    assert kinds[0] == kinds[1]
 
 
 def test_folder_is_read_with_its_last_file_last_and_nothing_unfinished(
@@ -197,3 +239,34 @@ def test_access_line_of_a_worker_is_one_object(name, tmp_path):
     assert (fields["model"], fields["provider"]) == ("m", "dummy")
     assert (fields["status"], fields["outcome"]) == (200, "ok")
     assert fields["input_tokens"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workers_end_in_good_order_when_their_supervisor_is_killed(name, tmp_path):
+    with serving(name, tmp_path) as process:
+        started(process)
+        workers = children(process.process.pid)
+        assert len(workers) == 2
+        process.process.kill()
+        process.wait_for(r"(?s)(\bdrained\b.*){2}")
+        process.process.wait(BOUND)
+        for worker in workers:
+            gone = Path(f"/proc/{worker}")
+            for _ in range(200):
+                if not gone.exists():
+                    break
+                asyncio.run(asyncio.sleep(0.05))
+            assert not gone.exists() or "Z" in (gone / "stat").read_text().split()[2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workers_are_not_started_with_a_bad_certificate(name, tmp_path):
+    config, bad = tmp_path / "gateway.toml", tmp_path / "cert.pem"
+    config.write_text(CONFIG)
+    bad.write_text("no certificate")
+    arguments = (f"tz_transport_{name}", "--config-file", str(config), "--port", "0")
+    files = ("--tls-cert", str(bad), "--tls-key", str(bad))
+    with running(*arguments, *files, "--workers", "2") as process:
+        assert process.process.wait(BOUND) == 1
+        process.wait_for(r"cannot listen on .* \(with .*cert\.pem and .*\)")
+    assert "starting workers" not in process.output

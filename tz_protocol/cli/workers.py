@@ -13,8 +13,8 @@ from tz_protocol.cli.arguments import USAGE_ERROR
 from tz_protocol.cli.lifetime import FOREVER, Lifetime
 from tz_protocol.cli.loading import load
 from tz_protocol.cli.options import Serve, Worker
-from tz_protocol.cli.output import cannot_listen, print_error, print_problems
-from tz_protocol.cli.serve import share_of
+from tz_protocol.cli.output import print_error, print_problems
+from tz_protocol.cli.serve import no_listener, share_of
 from tz_protocol.errors import (
     ConfigError,
     OperationBroken,
@@ -37,7 +37,13 @@ from tz_protocol.operations import (
     StopListening,
     Wait,
 )
-from tz_protocol.recordops import MakeFolder, ReadFile, RemoveFile, RemoveFolder
+from tz_protocol.recordops import (
+    CheckCertificate,
+    MakeFolder,
+    ReadFile,
+    RemoveFile,
+    RemoveFolder,
+)
 from tz_protocol.records.figures import Figures, Report, decode_report, merge, retired
 from tz_protocol.records.metrics import Gauges, Metrics
 from tz_protocol.types.settings import Snapshot
@@ -109,9 +115,12 @@ class _Supervisor:
             return USAGE_ERROR
         address = loaded.snapshot.gateway.bind_address
         try:
+            if command.tls_cert is not None:
+                limit = context.now + _SECONDS
+                yield from CheckCertificate(limit, command.tls_cert, command.tls_key)
             self._addresses = yield from Bind(context.now + _SECONDS, (address,))
         except OperationError as error:
-            yield from print_error(context, cannot_listen(address, error))
+            yield from print_error(context, no_listener(command, address, error))
             return 1
         self._use(loaded.snapshot)
         yield from self._share()

@@ -260,3 +260,32 @@ def test_totals_of_scrapes_never_fall_whoever_answers(steps):
                 spend(process, 2 * INTERVAL)
             assert all(scrape(one).get(COUNTED, 0) == asked for one in workers.values())
             before = asked
+
+
+# -- a supervisor that is killed ------------------------------------------------
+
+
+def test_worker_whose_supervisor_was_killed_ends_in_good_order():
+    disk = ScriptedDisk()
+    supervisor = start(SUPERVISE, World(disk=disk), gateway=GOOD)
+    supervisor.until(0.2)
+    process = worker(1, disk)
+    client = process.connect(Send(ASK), ReceiveResponse("POST"))
+    spend(process, 30.0)
+    assert not process.outcome.is_done
+    assert client.client.received
+    disk.killed(supervisor.sim)
+    killed = process.sim.now
+    assert process.finish() == 0
+    assert process.sim.now - killed < 20.0
+    assert len(process.logged("the supervisor was killed")) == 1
+    assert len(process.logged("drained")) == 1
+
+
+def test_worker_that_cannot_see_its_supervisor_serves_on():
+    disk = ScriptedDisk()
+    process = worker(1, disk, signals=[(60.0, "SIGTERM")])
+    disk.failure = "denied"
+    process.until(59.0)
+    assert not process.outcome.is_done
+    assert process.finish() == 0

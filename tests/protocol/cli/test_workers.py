@@ -93,6 +93,16 @@ def test_supervisor_address_that_cannot_be_bound_ends_with_1(monkeypatch):
     )
 
 
+def test_supervisor_certificate_that_cannot_be_used_starts_nothing():
+    argv = f"{ARGV} --tls-cert c.pem --tls-key k.pem"
+    process = start(argv, gateway=GOOD)
+    assert process.finish() == 1
+    assert process.err.startswith("tz-gateway: cannot listen on 127.0.0.1:0: ")
+    assert process.err.endswith(" (with c.pem and k.pem)\n")
+    assert not operations(process, Bind)
+    assert not processes(process)
+
+
 # -- signals --------------------------------------------------------------------
 
 
