@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tz_protocol.errors import OperationError, OperationTimeout
 from tz_protocol.notices import LogLine
-from tz_protocol.operations import Flow, Signal, Wait
+from tz_protocol.operations import Flow, Signal, Sleep, Wait
 from tz_protocol.recordops import ReadFolder, ReplaceFile
 from tz_protocol.records.figures import (
     Figures,
@@ -172,8 +172,12 @@ class Sharing:
         except OperationError as error:
             self._tell(error)
             return []
-        found = [decode_report(data) for name, data in files if name != self.name]
-        reports = [report for report in found if report is not None]
+        reports = []
+        for name, data in files:
+            report = None if name == self.name else decode_report(data)
+            if report is not None:
+                reports.append(report)
+                yield from Sleep(self._context.now)  # others have their turn
         # One that the supervisor has taken over may still be there.
         gone = {one for report in reports for one in report.includes}
         return [report for report in reports if report.id not in gone]
@@ -181,7 +185,11 @@ class Sharing:
     def total(self, own: Callable[[], Figures]) -> Flow[Figures]:
         """Return the figures of all processes; *own* says ours, as they are then."""
         others = yield from self.others()
-        return merge([own(), *(report.figures for report in others)])
+        total = own()
+        for report in others:
+            total = merge((total, report.figures))
+            yield from Sleep(self._context.now)
+        return total
 
     def _tell(self, error: OperationError) -> None:
         if not self._is_failing:

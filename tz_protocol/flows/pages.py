@@ -17,7 +17,7 @@ import msgspec
 from tz_protocol import __version__
 from tz_protocol.dialects.parameters import TABLE, Handling
 from tz_protocol.errors import ModelNotFound
-from tz_protocol.operations import Flow
+from tz_protocol.operations import Flow, Sleep
 from tz_protocol.providers.base import Provider
 from tz_protocol.records.figures import Figures
 from tz_protocol.routing.breaker import BreakerFacts, TargetKey
@@ -113,7 +113,7 @@ def metrics_page(accept: str) -> Page:
 
     def page(gateway: Gateway, principal: Principal | None) -> Flow[Answer]:
         # Whoever serves has loaded it by now; whoever embeds need not have it.
-        from tz_protocol.records.exposition import render
+        from tz_protocol.records.exposition import render_parts
 
         del principal
 
@@ -122,7 +122,12 @@ def metrics_page(accept: str) -> Page:
 
         sharing = gateway.sharing
         total = own() if sharing is None else (yield from sharing.total(own))
-        return 200, *render(total, accept)
+        content_type, parts = render_parts(total, accept)
+        pieces = []
+        for part in parts:
+            pieces.append(part)
+            yield from Sleep(gateway.context.now)  # others have their turn
+        return 200, content_type, b"".join(pieces)
 
     return page
 

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from tz_protocol.records.exposition import render
+from tz_protocol.records.exposition import render, render_parts
 from tz_protocol.records.families import FAMILIES
 from tz_protocol.records.metrics import OTHER, SERIES_LIMIT, UNKNOWN, Metrics
 from tz_protocol.records.record import AttemptRecord, Outcome, Record
@@ -293,6 +293,22 @@ def test_render_anything_else_gets_prometheus_own_format(accept):
     content_type, text = render(Metrics().figures({}), accept)
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert text == b""
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text"])
+def test_render_parts_of_a_large_family_are_one_family(accept):
+    metrics = Metrics()
+    for number in range(120):
+        metrics.observe("tz_first_content_seconds", 0.2, model=f"m{number}")
+        metrics.add("tz_cost_total", Decimal("0.5"), model=f"m{number}")
+    _, parts = render_parts(metrics.figures({}), accept)
+    pieces = [*parts]
+    text = b"".join(pieces).decode()
+    read = open_families if accept else text_string_to_metric_families
+    sizes = {family.name: len(family.samples) for family in read(text)}
+    assert sizes == {"tz_first_content_seconds": 120 * 16, "tz_cost": 120}
+    assert text.count("# TYPE") == 2
+    assert max(map(len, pieces)) < len(text) / 4
 
 
 def test_render_counter_beside_the_metrics_is_a_counter():
