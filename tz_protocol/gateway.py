@@ -9,7 +9,8 @@ transports' ``embed`` modules do that), and run :meth:`Gateway.services`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
+from functools import partial
 from urllib.parse import unquote
 
 from tz_protocol import __version__
@@ -28,6 +29,7 @@ from tz_protocol.flows.connection import (
     describe_bug,
 )
 from tz_protocol.flows.exchange import Exchange
+from tz_protocol.flows.figures import Sharing, asked, gauges_of, label
 from tz_protocol.flows.pages import Page, Shown, find_page
 from tz_protocol.flows.services import services_of
 from tz_protocol.flows.stores import Stores
@@ -40,7 +42,7 @@ from tz_protocol.providers.base import Provider
 from tz_protocol.records.metrics import Metrics
 from tz_protocol.records.record import Record
 from tz_protocol.routing.admission import Admission, Memory
-from tz_protocol.routing.breaker import BreakerFacts, Breakers, State, TargetKey
+from tz_protocol.routing.breaker import BreakerFacts, Breakers, TargetKey
 from tz_protocol.routing.keys import KeyBook, is_loopback_peer
 from tz_protocol.routing.limits import Limiter
 from tz_protocol.routing.options import is_public, settings_of
@@ -96,7 +98,7 @@ class Gateway:
         self.pool = Pool(limits)
         self.admission = Admission(limits.requests, limits.queue)
         self.memory = Memory(limits.body_memory)
-        self.breakers = Breakers()
+        self.breakers = Breakers(on_open=self._opened)
         """How well each target is; shared by all exchanges, and kept by a reload."""
         self.retry_budget = RetryBudget(snapshot.gateway.retry_share)
         self.hedge_budget = HedgeBudget(snapshot.gateway.hedge_share)
@@ -115,7 +117,10 @@ class Gateway:
             wall_clock=wall_clock,
             metrics=self.metrics,
         )
+        self.sharing: Sharing | None = None
+        """Set in one of several workers: ``/metrics`` then shows them all."""
         self.recorder, self.cache = self.stores.recorder, self.stores.cache
+        self._label, self._asked = partial(label, self), partial(asked, self)
         self.live: set[Callable[[Event], object]] = set()
         """How to tell each live connection's driver of an event."""
         self.connections = 0
@@ -222,7 +227,9 @@ class Gateway:
         try:
             path = self._path(head)
             methods = self._routes.get(path)
-            page = None if methods else find_page(path, unquote)
+            page = (
+                None if methods else find_page(path, unquote, head.get("accept") or "")
+            )
             if head.method == "OPTIONS" and (methods or page):
                 yield from self._preflight(head, methods, headers)
                 return
@@ -255,18 +262,8 @@ class Gateway:
 
     def settle(self, record: Record) -> None:
         """Take the one record of an exchange; never yields, never fails."""
-        self.metrics.settle(record, self.label)
+        self.metrics.settle(record, self._label, self._asked)
         self.context.tell(RecordNotice(record))
-
-    def label(self, model: str) -> str:
-        """Return *model* as a metric's label.
-
-        Callers choose what stands after ``type::``; the process must not remember it.
-        """
-        kind, separator, _ = model.partition("::")
-        if not separator or is_public(model, self.snapshot, self.keys.models):
-            return model
-        return f"{kind}::*"
 
     def targets(self) -> list[tuple[TargetKey, BreakerFacts]]:
         """Return how well the targets are that the operator has named."""
@@ -298,28 +295,7 @@ class Gateway:
 
     def gauges(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """Return what ``/metrics`` shows beside the counters."""
-        busy, idle = self.pool.counts()
-        breakers: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-        for target, facts in self.targets():
-            labels = (("model", target.model), ("provider", target.provider))
-            breakers["tz_breaker_state", labels] = _BREAKER_STATES[facts.state]
-            breakers["tz_breaker_opened_total", labels] = facts.opened
-        keys = self.keys
-        redis_up = keys.is_current(self.context.now)
-        return {
-            ("tz_api_keys", ()): len(keys.keys or ()),
-            ("tz_redis_models", ()): len(keys.models),
-            ("tz_redis_up", ()): float(redis_up),
-            ("tz_connections", ()): self.connections,
-            ("tz_requests_in_flight", ()): self.admission.in_flight,
-            ("tz_requests_queued", ()): self.admission.queued,
-            ("tz_body_bytes", ()): self.memory.held,
-            ("tz_pool_connections", (("state", "busy"),)): busy,
-            ("tz_pool_connections", (("state", "idle"),)): idle,
-            ("tz_exchanges_retrying", ()): self.retry_budget.retrying,
-            **breakers,
-            **self.stores.gauges(),
-        }
+        return gauges_of(self)
 
     def services(self) -> tuple[tuple[str, Callable[[], Flow[None]]], ...]:
         """Return the long-lived flows, by name; run each until the drain is over."""
@@ -345,6 +321,14 @@ class Gateway:
             self.context.tell(Close(handle))
 
     # -- inside -------------------------------------------------------------------
+
+    def _opened(self, target: Hashable) -> None:
+        if isinstance(target, TargetKey):
+            self.metrics.add(
+                "tz_breaker_opened_total",
+                model=self._label(target.model),
+                provider=target.provider,
+            )
 
     def _broadcast(self, event: Event) -> None:
         for tell in tuple(self.live):
@@ -400,7 +384,10 @@ class Gateway:
             raise Forbidden("This page is shown to this machine only.")
         if head.method not in ("GET", "HEAD"):
             raise _method_not_allowed(head, ("GET",))
-        status, content_type, body = page(self, principal)
+        answer = page(self, principal)
+        if isinstance(answer, Generator):
+            answer = yield from answer
+        status, content_type, body = answer
         yield from self._send(
             status,
             (("content-type", content_type), ("cache-control", "no-store"), *headers),
@@ -466,10 +453,6 @@ class GatewayConnection:
             yield from self._connection.run()
         finally:
             self._gateway.closed()
-
-
-_BREAKER_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
-"""As ``/metrics`` shows them."""
 
 
 def _processes_of(access: Access | None) -> int:

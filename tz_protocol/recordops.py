@@ -17,12 +17,18 @@ from tz_protocol.types.secret import Secret
 
 __all__ = [
     "AppendFile",
+    "CheckCertificate",
     "ClaimSpool",
     "ClickHouseInsert",
     "ClickHouseQuery",
+    "IsOwned",
+    "MakeFolder",
     "OpenEmbedded",
     "ReadFile",
+    "ReadFolder",
     "RemoveFile",
+    "RemoveFolder",
+    "ReplaceFile",
 ]
 
 Pairs = tuple[tuple[str, str], ...]
@@ -125,3 +131,67 @@ class RemoveFile(Operation[None]):
     """Remove the file at *path*; harmless if there is none."""
 
     path: str
+
+
+# -- what several processes have in common ---------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MakeFolder(Operation[str]):
+    """Make a new folder that lasts no longer than this process; return its path.
+
+    Nobody but this user can look into it, and this process owns it until it ends,
+    however that may be. Fails as :class:`AppendFile` does.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class IsOwned(Operation[bool]):
+    """Return True while the process that made the folder at *path* is alive.
+
+    Fails as :class:`ReadFile` does.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFolder(Operation[None]):
+    """Remove the folder at *path* with the files in it; harmless if there is none."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceFile(Operation[None]):
+    """Make *data* the content of the file at *path*, as a whole or not at all.
+
+    Whoever reads it meanwhile finds the old content or the new one. It need not have
+    reached the disk. One process writes a file. Fails as :class:`AppendFile` does.
+    """
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFolder(Operation[tuple[tuple[str, bytes], ...]]):
+    """Return (name, content) of each file in the folder at *path*, in no given order.
+
+    A file that is removed meanwhile is left out; ``missing`` if there is no folder.
+    """
+
+    path: str
+    last: str = ""
+    """The name of a file that is read after all others."""
+
+
+# -- before it is needed --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCertificate(Operation[None]):
+    """Do what ``Listen`` does with a certificate and its key, and fail as it does."""
+
+    cert_file: str
+    key_file: str | None = None

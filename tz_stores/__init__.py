@@ -1,1 +1,1 @@
-"""What both transports do in worker threads: ClickHouse, its engine, the spool."""
+"""What both transports do in worker threads: ClickHouse, its engine, files."""

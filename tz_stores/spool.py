@@ -17,7 +17,7 @@ from threading import Lock
 from tz_protocol.errors import OperationBroken
 from tz_protocol.recordops import AppendFile, ClaimSpool, ReadFile, RemoveFile
 
-__all__ = ["Spool"]
+__all__ = ["Spool", "broken", "write_whole"]
 
 _LOCK = "lock"
 _FOR_US = 0o700
@@ -56,7 +56,7 @@ class Spool:
                 if folder != own and self._lock(folder):
                     found += self._files(folder)
         except OSError as error:
-            raise _broken(error) from None
+            raise broken(error) from None
         found.sort(key=lambda pair: pair[0].rpartition("/")[2])
         return tuple(found)
 
@@ -97,16 +97,16 @@ class Spool:
             try:
                 handle = os.open(operation.path, flags, _FILE_FOR_US)
             except OSError as error:
-                raise _broken(error) from None
+                raise broken(error) from None
             size = os.fstat(handle).st_size
             try:
-                _write_whole(handle, operation.data)
+                write_whole(handle, operation.data)
                 if operation.is_synced:
                     os.fdatasync(handle)
             except OSError as error:
                 with suppress(OSError):
                     os.ftruncate(handle, size)
-                raise _broken(error) from None
+                raise broken(error) from None
             finally:
                 os.close(handle)
 
@@ -115,14 +115,14 @@ class Spool:
         try:
             return Path(operation.path).read_bytes()
         except OSError as error:
-            raise _broken(error) from None
+            raise broken(error) from None
 
     def remove(self, operation: RemoveFile) -> None:
         """Remove a file, if it is there."""
         try:
             Path(operation.path).unlink(missing_ok=True)
         except OSError as error:
-            raise _broken(error) from None
+            raise broken(error) from None
 
     def close(self) -> None:
         """Give every folder up; those with nothing in them are removed."""
@@ -135,12 +135,14 @@ class Spool:
         self._locks.clear()
 
 
-def _write_whole(handle: int, data: bytes) -> None:
+def write_whole(handle: int, data: bytes) -> None:
+    """Write all of *data*."""
     written = os.write(handle, data)
     while written < len(data):  # a signal, or the last bytes of a disk
         written += os.write(handle, data[written:])
 
 
-def _broken(error: OSError) -> OperationBroken:
+def broken(error: OSError) -> OperationBroken:
+    """Return what the core is told of a file or a folder that failed."""
     kind = _KINDS.get(error.errno or 0, "disk")
     return OperationBroken(kind, error.strerror or type(error).__name__)

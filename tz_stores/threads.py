@@ -8,6 +8,7 @@ end of its own, a little after the operation's deadline.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -16,13 +17,20 @@ from typing import Any
 from tz_protocol.operations import OperationType
 from tz_protocol.recordops import (
     AppendFile,
+    CheckCertificate,
     ClaimSpool,
     ClickHouseInsert,
     ClickHouseQuery,
+    IsOwned,
+    MakeFolder,
     OpenEmbedded,
     ReadFile,
+    ReadFolder,
     RemoveFile,
+    RemoveFolder,
+    ReplaceFile,
 )
+from tz_stores import folder
 from tz_stores.clickhouse import Clients
 from tz_stores.embedded import Embedded
 from tz_stores.spool import Spool
@@ -44,22 +52,36 @@ class Threads:
     def __init__(self, now: Callable[[], float]) -> None:
         self._clients = Clients(now)
         self._embedded = Embedded(now)
+        self._folders = folder.Folders()
         self._spool = Spool()
         self.calls: dict[OperationType, Callable[[Any], Any]] = {
             AppendFile: self._spool.append,
+            CheckCertificate: check_certificate,
             ClaimSpool: self._spool.claim,
             ClickHouseInsert: self._clients.insert,
             ClickHouseQuery: self._clients.query,
+            IsOwned: folder.is_owned,
+            MakeFolder: self._folders.make,
             OpenEmbedded: self._embedded.open,
             ReadFile: self._spool.read,
+            ReadFolder: folder.read,
             RemoveFile: self._spool.remove,
+            RemoveFolder: self._folders.remove,
+            ReplaceFile: folder.replace,
         }
 
     def close(self) -> None:
         """Give up what is kept; may be called again."""
         self._clients.close()
         self._embedded.close()
+        self._folders.close()
         self._spool.close()
+
+
+def check_certificate(operation: CheckCertificate) -> None:
+    """Load a certificate and its key."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(operation.cert_file, operation.key_file)
 
 
 Job = tuple[Callable[[Any], Any], Any, Callable[[Any, BaseException | None], object]]

@@ -1,4 +1,4 @@
-"""What the README says of the providers is what their rows say."""
+"""What the README says of the providers and the metrics is what their tables say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from tz_protocol.dialects.losses import POLICY_OPTION
 from tz_protocol.providers import ROWS
+from tz_protocol.records.families import FAMILIES
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -24,9 +25,9 @@ def cells_of(row):
     return [f"`{row.name}`", key, needs, ", ".join(row.dialects)]
 
 
-def table():
-    """Return the cells of the README's table of providers, line by line."""
-    section = README.partition("### The providers\n")[2].partition("\n#")[0]
+def table(title="The providers"):
+    """Return the cells of the README's table under this title, line by line."""
+    section = README.partition(f"### {title}\n")[2].partition("\n#")[0]
     lines = [line for line in section.splitlines() if line.startswith("| `")]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
@@ -42,3 +43,15 @@ def test_readme_says_of_a_provider_what_its_row_says(row):
 
 def test_readme_names_the_policy_by_its_key():
     assert f"`{POLICY_OPTION}`, in `[gateway]`" in README
+
+
+def test_readme_lists_exactly_what_metrics_shows():
+    assert table("What `/metrics` shows") == [
+        [
+            f"`{name}`",
+            family.kind,
+            ", ".join(f"`{label}`" for label in family.labels),
+            family.text,
+        ]
+        for name, family in FAMILIES.items()
+    ]

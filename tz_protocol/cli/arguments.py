@@ -50,7 +50,9 @@ COMMANDS = ("serve", "check", "demo", "explain", "keys", "tail", "usage")
 
 _LEVELS = ("debug", "info", "warning", "error")
 _FORMATS = ("pretty", "json")
-_WORKER = re.compile(r"([0-9]{1,4})/([0-9]{1,4})@(fd:[0-9]{1,9}(?:,fd:[0-9]{1,9})*)")
+_WORKER = re.compile(
+    r"([0-9]{1,4})/([0-9]{1,4})@(fd:[0-9]{1,9}(?:,fd:[0-9]{1,9})*)(?:@(/.+))?"
+)
 
 
 class _Refused(Exception):
@@ -144,10 +146,10 @@ def _host(text: str) -> str:
 def _worker(text: str) -> Worker:
     match = _WORKER.fullmatch(text)
     if match is None:
-        message = "expected NUMBER/COUNT@fd:N; a supervisor passes this"
+        message = "expected NUMBER/COUNT@fd:N[@FOLDER]; a supervisor passes this"
         raise ValueError(message)
-    number, count, addresses = match.groups()
-    return Worker(int(number), int(count), tuple(addresses.split(",")))
+    number, count, addresses, folder = match.groups(default="")
+    return Worker(int(number), int(count), tuple(addresses.split(",")), folder)
 
 
 @dataclass(frozen=True, slots=True)

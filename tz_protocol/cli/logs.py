@@ -34,10 +34,15 @@ _QUIET_OUTCOMES = frozenset({Outcome.OK, Outcome.CLIENT_GONE, Outcome.CLIENT_STA
 """Ends that say nothing about the gateway or the providers."""
 
 _MOST_CHARACTERS = 200
-"""Of a value that a caller chose; a model's name is far shorter."""
+"""Of a value that a caller or a provider chose; a model's name is far shorter."""
+
+_MOST_NAMES = 20
+"""Of parameters that were dropped, whose names callers make up."""
 
 _BARE = re.compile(r"[^\s\"=\\]+")
 """Values that the pretty format shows without quotes."""
+
+_PARTS_OF_TOKENS = ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 Fields = dict[str, Any]
 
@@ -144,7 +149,7 @@ def _access(record: Record) -> Fields:
         "endpoint": record.endpoint,
         "status": record.status,
         "outcome": None if record.outcome is None else record.outcome.value,
-        "error": record.error,
+        "error": None if record.error is None else record.error[:_MOST_CHARACTERS],
         "model": record.model,
         "asked_model": None,
         "provider": record.provider,
@@ -155,7 +160,7 @@ def _access(record: Record) -> Fields:
         "first_content_ms": _ms(record.first_content),
         "attempts": [_attempt(attempt) for attempt in record.attempts],
         "stage": None if record.outcome is Outcome.OK else record.stage.value,
-        "dropped": list(record.dropped) or None,
+        "dropped": _names(record.dropped),
         "skipped_events": record.skipped_events or None,
         "bytes_in": record.bytes_in,
         "bytes_out": record.bytes_out,
@@ -170,11 +175,21 @@ def _access(record: Record) -> Fields:
     if record.usage is not None:
         fields["input_tokens"] = record.usage.input_tokens
         fields["output_tokens"] = record.usage.output_tokens
+        for name in _PARTS_OF_TOKENS:
+            if count := getattr(record.usage, name):
+                fields[name] = count
         if record.usage.quality != "known":
             fields["usage"] = record.usage.quality
-    if record.cost:
+    if record.cost is not None:
         fields["cost"] = f"{record.cost:f}"
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _names(dropped: tuple[str, ...]) -> list[str] | None:
+    names = [name[:_MOST_CHARACTERS] for name in dropped[:_MOST_NAMES]]
+    if len(dropped) > _MOST_NAMES:
+        names.append(f"and {len(dropped) - _MOST_NAMES} more")
+    return names or None
 
 
 def _attempt(attempt: AttemptRecord) -> Fields:

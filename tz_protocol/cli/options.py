@@ -65,10 +65,13 @@ class Worker:
     """How many there are; each takes its share of the limits."""
     addresses: tuple[str, ...]
     """The sockets that it inherits, such as ``fd:3``."""
+    folder: str = ""
+    """Where it leaves its figures for the others; empty: nowhere."""
 
     def __str__(self) -> str:
         """Return the value of the hidden option ``--worker``."""
-        return f"{self.number}/{self.count}@{','.join(self.addresses)}"
+        folder = f"@{self.folder}" if self.folder else ""
+        return f"{self.number}/{self.count}@{','.join(self.addresses)}{folder}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

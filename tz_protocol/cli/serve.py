@@ -24,19 +24,32 @@ from tz_protocol.cli.output import (
 )
 from tz_protocol.cli.services import keep_running, supervised
 from tz_protocol.errors import ConfigError, OperationError
+from tz_protocol.flows.figures import Sharing
 from tz_protocol.gateway import Gateway
 from tz_protocol.machine import Context
 from tz_protocol.notices import LogLine
-from tz_protocol.operations import Flow, Listen, Race, StopListening, Wait
+from tz_protocol.operations import Flow, Listen, Race, Sleep, StopListening, Wait
+from tz_protocol.recordops import IsOwned
+from tz_protocol.records.figures import Report
 from tz_protocol.types.settings import Limits, Snapshot
 
-__all__ = ["MakeGateway", "describe_source", "drain_when_told", "serve", "share_of"]
+__all__ = [
+    "MakeGateway",
+    "describe_source",
+    "drain_when_told",
+    "no_listener",
+    "serve",
+    "share_of",
+]
 
 MakeGateway: TypeAlias = Callable[[Snapshot], Gateway]
 """Given by the transport, which adds its clock, its ids and its context."""
 
 LISTEN_SECONDS = 30.0
 """To bind and to read the certificate."""
+
+_ORPHAN_SECONDS = 1.0
+"""Between two looks at whether the supervisor is still there."""
 
 _MOST_PROBLEMS = 20
 """Of a reload, or warnings, in the log; ``check`` lists them all."""
@@ -66,6 +79,7 @@ def _operate(
         return USAGE_ERROR
     snapshot = share_of(loaded.snapshot, command.worker)
     gateway = make_gateway(snapshot)
+    _prepare_figures(gateway, command.worker)
     configured = snapshot.gateway.bind_address
     addresses = command.worker.addresses if command.worker else (configured,)
     try:
@@ -77,10 +91,7 @@ def _operate(
             command.tls_key,
         )
     except OperationError as error:
-        message = cannot_listen(configured, error)
-        if command.tls_cert is not None:
-            message += f" (with {command.tls_cert} and {command.tls_key})"
-        yield from print_error(context, message)
+        yield from print_error(context, no_listener(command, configured, error))
         return 1
     lifetime.is_started = True
     yield from say(context, announcement(bound, _describe(loaded, command.worker)))
@@ -89,8 +100,54 @@ def _operate(
         gateway, "reload", lambda: _reload(command, gateway, lifetime, configured)
     )
     drained = drain_when_told(gateway, lifetime)
-    yield from Race(FOREVER, (drained, reloads, *supervised(gateway)))
+    orphaned = _end_when_orphaned(gateway, lifetime)
+    yield from Race(FOREVER, (drained, reloads, orphaned, *supervised(gateway)))
+    if gateway.sharing is not None:
+        yield from gateway.sharing.write()
     return 1 if gateway.stores.lost() else 0
+
+
+def no_listener(command: Serve, address: str, error: OperationError) -> str:
+    """Return why there is no listener, with the files that it may be about."""
+    message = cannot_listen(address, error)
+    if command.tls_cert is not None:
+        message += f" (with {command.tls_cert} and {command.tls_key})"
+    return message
+
+
+def _end_when_orphaned(gateway: Gateway, lifetime: Lifetime) -> Flow[None]:
+    """End a worker in good order whose supervisor was killed.
+
+    It would serve on with nobody to stop it, and take the address from the next one.
+    """
+    sharing, context = gateway.sharing, gateway.context
+    while sharing is not None and not lifetime.is_ending():
+        yield from Sleep(context.now + _ORPHAN_SECONDS)
+        try:
+            is_owned = yield from IsOwned(context.now + LISTEN_SECONDS, sharing.folder)
+        except OperationError:
+            continue  # the folder is gone or cannot be read, which says nothing
+        if not is_owned and not lifetime.is_ending():
+            message = "the supervisor was killed: this worker ends"
+            context.tell(LogLine("error", message))
+            lifetime.stop.set()
+    yield from Sleep(FOREVER)
+
+
+def _prepare_figures(gateway: Gateway, worker: Worker | None) -> None:
+    """Have everything at hand for ``/metrics``, so that no scrape holds requests up."""
+    from tz_protocol.records import exposition  # noqa: F401
+
+    if worker is None or not worker.folder:
+        return
+    process = gateway.new_id()
+
+    def report() -> Report:
+        return Report(process, gateway.metrics.figures(gateway.gauges()))
+
+    gateway.sharing = Sharing(
+        worker.folder, str(worker.number), gateway.context, report
+    )
 
 
 def drain_when_told(gateway: Gateway, lifetime: Lifetime) -> Flow[None]:

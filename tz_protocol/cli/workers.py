@@ -3,6 +3,8 @@
 The one rule: the supervisor serves nobody. It checks the configuration, binds once,
 starts workers that inherit the socket, replaces those that die, passes signals on and
 ends when all have ended. A worker is an ordinary ``serve`` with a share of the limits.
+What a dead one had counted is kept in the supervisor's own report, so that there is one
+report for each place and no total falls; see ``flows/figures.py``.
 """
 
 from __future__ import annotations
@@ -11,9 +13,15 @@ from tz_protocol.cli.arguments import USAGE_ERROR
 from tz_protocol.cli.lifetime import FOREVER, Lifetime
 from tz_protocol.cli.loading import load
 from tz_protocol.cli.options import Serve, Worker
-from tz_protocol.cli.output import cannot_listen, print_error, print_problems
-from tz_protocol.cli.serve import share_of
-from tz_protocol.errors import ConfigError, OperationError, OperationTimeout
+from tz_protocol.cli.output import print_error, print_problems
+from tz_protocol.cli.serve import no_listener, share_of
+from tz_protocol.errors import (
+    ConfigError,
+    OperationBroken,
+    OperationError,
+    OperationTimeout,
+)
+from tz_protocol.flows.figures import SUPERVISOR, Sharing
 from tz_protocol.machine import Context
 from tz_protocol.notices import LogLine
 from tz_protocol.operations import (
@@ -29,6 +37,15 @@ from tz_protocol.operations import (
     StopListening,
     Wait,
 )
+from tz_protocol.recordops import (
+    CheckCertificate,
+    MakeFolder,
+    ReadFile,
+    RemoveFile,
+    RemoveFolder,
+)
+from tz_protocol.records.figures import Figures, Report, decode_report, merge, retired
+from tz_protocol.records.metrics import Gauges, Metrics
 from tz_protocol.types.settings import Snapshot
 
 __all__ = ["CRASH_LIMIT", "FIRST_PAUSE", "GRACE", "LONGEST_PAUSE", "supervise"]
@@ -56,6 +73,7 @@ def supervise(command: Serve, context: Context) -> Flow[int]:
     """Run ``command.workers`` workers until a signal; return the exit status."""
     supervisor = _Supervisor(command, context)
     _, status = yield from Race(FOREVER, (supervisor.watch(), supervisor.operate()))
+    yield from supervisor.unshare()
     return int(status)
 
 
@@ -73,6 +91,13 @@ class _Supervisor:
         self._patience = 0.0
         """Seconds that a worker may need to end."""
         self._status = 0
+        self._metrics = Metrics()
+        self._sharing: Sharing | None = None
+        """None: each worker shows figures of its own."""
+        self._gone = Figures()
+        """What the workers had counted that have ended."""
+        self._last: dict[int, str] = {}
+        """The id of the report that was taken over last, by the worker's number."""
 
     def watch(self) -> Flow[int]:
         """Take signals; the second SIGTERM or SIGINT kills every worker."""
@@ -90,18 +115,23 @@ class _Supervisor:
             return USAGE_ERROR
         address = loaded.snapshot.gateway.bind_address
         try:
+            if command.tls_cert is not None:
+                limit = context.now + _SECONDS
+                yield from CheckCertificate(limit, command.tls_cert, command.tls_key)
             self._addresses = yield from Bind(context.now + _SECONDS, (address,))
         except OperationError as error:
-            yield from print_error(context, cannot_listen(address, error))
+            yield from print_error(context, no_listener(command, address, error))
             return 1
         self._use(loaded.snapshot)
+        yield from self._share()
         self._tell_start(loaded.snapshot, address)
         self._lifetime.is_started = True
         workers = All(
             FOREVER, tuple(self._keep(n) for n in range(1, command.workers + 1))
         )
+        sharing = () if self._sharing is None else (self._sharing.run(),)
         arms = (iter(workers), self._end_when_told(), self._pass_hangups())
-        yield from Race(FOREVER, arms)
+        yield from Race(FOREVER, (*arms, *sharing))
         return self._status
 
     def _use(self, snapshot: Snapshot) -> None:
@@ -119,7 +149,7 @@ class _Supervisor:
             "queue": limits.queue,
             "body_memory": limits.body_memory,
         }
-        message = "starting workers; each has these limits, and figures of its own"
+        message = "starting workers; each has these limits"
         self._context.tell(LogLine("info", message, fields))
 
     # -- one worker ---------------------------------------------------------------
@@ -133,6 +163,7 @@ class _Supervisor:
             reason = yield from self._run(number)
             if lifetime.is_ending():
                 return
+            yield from self._take_over(number, reason)
             if context.now - started >= HEALTHY_AFTER:
                 pause, self._deaths[number] = FIRST_PAUSE, 0
             self._deaths[number] = self._deaths.get(number, 0) + 1
@@ -152,7 +183,8 @@ class _Supervisor:
     def _run(self, number: int) -> Flow[str]:
         """Start one process and wait for its end; return what became of it."""
         context, command = self._context, self._command
-        worker = Worker(number, command.workers, self._addresses)
+        folder = "" if self._sharing is None else self._sharing.folder
+        worker = Worker(number, command.workers, self._addresses, folder)
         arguments = ("serve", "--worker", str(worker), *command.arguments)
         try:
             process = yield from Spawn(context.now + _SECONDS, arguments)
@@ -173,6 +205,62 @@ class _Supervisor:
     def _is_hopeless(self) -> bool:
         counts = [self._deaths.get(n, 0) for n in range(1, self._command.workers + 1)]
         return not self._running and min(counts) >= CRASH_LIMIT
+
+    # -- figures ------------------------------------------------------------------
+
+    def _share(self) -> Flow[None]:
+        """Make the folder in which each worker leaves its figures for the others."""
+        context = self._context
+        try:
+            folder = yield from MakeFolder(context.now + _SECONDS)
+        except OperationError as error:
+            fields: dict[str, object] = {"reason": str(error)}
+            message = "each worker shows /metrics of its own: there is no folder"
+            context.tell(LogLine("error", message, fields))
+            return
+        self._sharing = Sharing(folder, SUPERVISOR, context, self._report)
+
+    def _report(self) -> Report:
+        running: Gauges = {("tz_workers", ()): len(self._running)}
+        figures = merge((self._gone, self._metrics.figures(running)))
+        return Report(SUPERVISOR, figures, [*self._last.values()])
+
+    def _take_over(self, number: int, reason: str) -> Flow[None]:
+        """Keep what a worker had counted that has ended, before it is replaced.
+
+        Its report goes once ours has it; whoever finds both knows by its id.
+        """
+        self._metrics.add("tz_worker_ends_total", reason=reason)
+        sharing, context = self._sharing, self._context
+        if sharing is None:
+            return
+        path = f"{sharing.folder}/{number}"
+        try:
+            data = yield from ReadFile(context.now + _SECONDS, path)
+            report = decode_report(data)
+            if report is not None and report.id not in self._last.values():
+                self._gone = merge((self._gone, retired(report.figures)))
+                self._last[number] = report.id
+                if not (yield from sharing.refresh()):
+                    return
+            yield from RemoveFile(context.now + _SECONDS, path)
+        except OperationError as error:
+            if isinstance(error, OperationBroken) and error.kind == "missing":
+                return  # it ended before it had counted anything
+            fields: dict[str, object] = {"worker": number, "reason": str(error)}
+            message = "what a worker had counted is lost"
+            context.tell(LogLine("error", message, fields))
+
+    def unshare(self) -> Flow[None]:
+        """Remove the folder; a supervisor that is killed leaves it behind."""
+        if self._sharing is None:
+            return
+        try:
+            yield from RemoveFolder(self._context.now + _SECONDS, self._sharing.folder)
+        except OperationError as error:
+            fields: dict[str, object] = {"reason": str(error)}
+            message = "the workers' folder was not removed"
+            self._context.tell(LogLine("warning", message, fields))
 
     # -- all of them --------------------------------------------------------------
 

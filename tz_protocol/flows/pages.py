@@ -1,7 +1,8 @@
 """The routes that call no provider: models, health, metrics.
 
 The one rule: a page is a pure function of the gateway's tables; it asks for nothing,
-so it answers however bad the world is. No page calls a model. What a caller may not
+so it answers however bad the world is. (The figures of several workers are asked for,
+and shown in part if they cannot be had.) No page calls a model. What a caller may not
 use, no page shows it.
 """
 
@@ -16,7 +17,9 @@ import msgspec
 from tz_protocol import __version__
 from tz_protocol.dialects.parameters import Handling, handlings
 from tz_protocol.errors import ModelNotFound
+from tz_protocol.operations import Flow, Sleep
 from tz_protocol.providers.base import Provider
+from tz_protocol.records.figures import Figures
 from tz_protocol.routing.breaker import BreakerFacts, TargetKey
 from tz_protocol.routing.candidates import resolve
 from tz_protocol.routing.keys import model_for, models_of
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGES", "Page", "Shown", "find_page"]
 
-Page = Callable[["Gateway", Principal | None], tuple[int, str, bytes]]
-"""-> (status, content type, body), for this caller; None: whoever it is."""
+Answer = tuple[int, str, bytes]
+"""(status, content type, body)"""
+
+Page = Callable[["Gateway", Principal | None], "Answer | Flow[Answer]"]
+"""-> the answer for this caller, or the flow that finds it; None: whoever it is."""
 
 
 class Shown(enum.Enum):
@@ -42,7 +48,6 @@ class Shown(enum.Enum):
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -103,10 +108,28 @@ def readyz(gateway: Gateway, principal: Principal | None) -> tuple[int, str, byt
     return 200, _TEXT, b"ready\n"
 
 
-def metrics(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
-    """Return Prometheus text."""
-    del principal
-    return 200, _PROMETHEUS, gateway.metrics.render(gateway.gauges()).encode()
+def metrics_page(accept: str) -> Page:
+    """Return the page of figures, in a format that *accept* names."""
+
+    def page(gateway: Gateway, principal: Principal | None) -> Flow[Answer]:
+        # Whoever serves has loaded it by now; whoever embeds need not have it.
+        from tz_protocol.records.exposition import render_parts
+
+        del principal
+
+        def own() -> Figures:
+            return gateway.metrics.figures(gateway.gauges())
+
+        sharing = gateway.sharing
+        total = own() if sharing is None else (yield from sharing.total(own))
+        content_type, parts = render_parts(total, accept)
+        pieces = []
+        for part in parts:
+            pieces.append(part)
+            yield from Sleep(gateway.context.now)  # others have their turn
+        return 200, content_type, b"".join(pieces)
+
+    return page
 
 
 def models(gateway: Gateway, principal: Principal | None) -> tuple[int, str, bytes]:
@@ -213,7 +236,7 @@ PAGES: dict[str, tuple[Page, Shown]] = {
     "/health": (health, Shown.EVERYBODY),
     "/livez": (livez, Shown.EVERYBODY),
     "/readyz": (readyz, Shown.EVERYBODY),
-    "/metrics": (metrics, Shown.THIS_MACHINE),
+    "/metrics": (metrics_page(""), Shown.THIS_MACHINE),
     "/v1/models": (models, Shown.KEY_HOLDERS),
     "/openai/v1/models": (models, Shown.KEY_HOLDERS),
     "/v1/capabilities": (capabilities, Shown.KEY_HOLDERS),
@@ -223,14 +246,17 @@ PAGES: dict[str, tuple[Page, Shown]] = {
 _MODEL_PREFIXES = ("/v1/models/", "/openai/v1/models/")
 
 
-def find_page(path: str, unquote: Callable[[str], str]) -> tuple[Page, Shown] | None:
+def find_page(
+    path: str, unquote: Callable[[str], str], accept: str = ""
+) -> tuple[Page, Shown] | None:
     """Return the page at *path* and to whom it is shown; None if there is none.
 
     A model's name may hold slashes, as they are or percent-encoded.
     """
     page = PAGES.get(path)
     if page is not None:
-        return page
+        is_figures = path == "/metrics"
+        return (metrics_page(accept), page[1]) if is_figures else page
     for prefix in _MODEL_PREFIXES:
         if path.startswith(prefix):
             return model_page(unquote(path.removeprefix(prefix))), Shown.KEY_HOLDERS

@@ -49,7 +49,9 @@ def services_of(gateway: Gateway) -> tuple[tuple[str, Callable[[], Flow[None]]],
         wall_clock=gateway.wall_clock,
         user_agent=gateway.user_agent,
     )
+    sharing = gateway.sharing
     return (
+        *(() if sharing is None else (("figures", sharing.run),)),
         ("pool_sweep", lambda: _sweep(gateway)),
         ("key_mirror", KeyMirror(gateway).run),
         ("limit_sync", lambda: sync_limits(gateway)),

@@ -1,188 +1,187 @@
-"""Counters and histograms, and their Prometheus text.
+"""Counters and histograms: what one process counts, as it happens.
 
-The one rule: labels come from fixed sets (routes, configured models, provider names,
-our own codes), so that no caller can make the process remember new ones.
+The one rule: counting never fails and takes next to no time, and no caller can make
+the process remember more than the table allows: a family with too many series counts
+the rest as one. Names, labels and units are in ``families.py``; the text is made in
+``exposition.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 
+from tz_protocol.records.families import FAMILIES
+from tz_protocol.records.figures import Figures, Number, Series
 from tz_protocol.records.record import Outcome, Record
 
-__all__ = ["BUCKETS", "Metrics"]
+__all__ = ["OTHER", "SERIES_LIMIT", "UNKNOWN", "Gauges", "Metrics"]
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
-"""Upper bounds in seconds; Prometheus' defaults, continued for long generations."""
+SERIES_LIMIT = 2_000
+"""Series of one family; operators' own tables can be larger than a dashboard."""
+
+OTHER = "other"
+"""Every label of what is past that limit."""
+
+UNKNOWN = "unknown"
+"""The model of a request for one that does not exist."""
+
+NOBODY = "none"
+"""The model of a request that names none."""
+
+FUNCTION = "tensorzero::default"
+"""TensorZero's name for what calls a model without a function."""
+
+_CHAT = "POST /v1/chat/completions"
+_NANO = 1_000_000_000
 
 Labels = tuple[tuple[str, str], ...]
-
-_HELP: dict[str, tuple[str, str]] = {
-    "tensorzero_requests_total": ("counter", "Requests settled, by route and model."),
-    "tz_exchanges_total": ("counter", "Exchanges settled, by outcome and status."),
-    "tz_attempts_total": ("counter", "Attempts at providers, by result."),
-    "tz_exchange_seconds": ("histogram", "Time from head to settlement."),
-    "tz_first_content_seconds": ("histogram", "Time from head to first content."),
-    "tz_overhead_seconds": ("histogram", "Time spent outside providers."),
-    "tensorzero_input_tokens_total": ("counter", "Prompt tokens, as known."),
-    "tensorzero_output_tokens_total": ("counter", "Completion tokens, as known."),
-    "tz_usage_unknown_total": ("counter", "Answers whose usage is not known."),
-    "tz_skipped_events_total": ("counter", "Stream events that were not understood."),
-    "tz_http_bad_requests_total": ("counter", "Requests refused by the HTTP layer."),
-    "tz_provider_faults_total": (
-        "counter",
-        "Failures of providers that the operator has to mend, by kind.",
-    ),
-    "tz_media_fetches_total": ("counter", "Links of callers followed, by outcome."),
-    "tz_hedges_total": ("counter", "Attempts begun beside a slow one."),
-    "tz_exchanges_retrying": ("gauge", "Exchanges in a further round of tries."),
-    "tz_breaker_state": ("gauge", "0 closed, 1 half open, 2 open; by target."),
-    "tz_breaker_opened_total": ("counter", "Times a breaker opened, by target."),
-    "tz_services_restarted_total": ("counter", "Restarts of long-lived flows."),
-    "tz_config_reloads_total": ("counter", "Configuration reloads, by result."),
-    "tz_auth_total": ("counter", "Callers identified, by result."),
-    "tz_limited_total": ("counter", "Requests refused by a key's limits."),
-    "tz_redis_bad_values_total": ("counter", "Values in Redis that cannot be used."),
-    "tz_redis_failures_total": ("counter", "Redis operations that failed, by purpose."),
-    "tz_redis_reloads_total": ("counter", "Whole loads of keys and models."),
-    "tz_redis_up": ("gauge", "1 while the tables from Redis are current."),
-    "tz_redis_models": ("gauge", "Models from Redis."),
-    "tz_api_keys": ("gauge", "API keys from Redis."),
-    "tz_cache_lookups_total": ("counter", "Lookups in the cache, by result and tier."),
-    "tz_cache_writes_total": ("counter", "Answers for the cache's store, by result."),
-    "tz_cache_entries": ("gauge", "Answers remembered by this process."),
-    "tz_cache_bytes": ("gauge", "Bytes of them."),
-    "tz_records_accepted_total": ("counter", "Records taken."),
-    "tz_records_recovered_total": ("counter", "Records found in the spool."),
-    "tz_records_written_total": ("counter", "Records that ClickHouse has."),
-    "tz_records_dropped_total": ("counter", "Records that nobody will see, by reason."),
-    "tz_records_unsafe_total": ("counter", "Answers sent before a record was safe."),
-    "tz_records_queued": ("gauge", "Records in memory only."),
-    "tz_records_spooled": ("gauge", "Records on disk."),
-    "tz_spool_bytes": ("gauge", "Bytes of the spool."),
-    "tz_spool_damage_total": ("counter", "Stretches of the spool that are no record."),
-    "tz_spool_failures_total": ("counter", "Operations on the spool that failed."),
-    "tz_spool_segments_dropped_total": ("counter", "Unread segments given up."),
-    "tz_clickhouse_up": ("gauge", "1 while ClickHouse takes records."),
-    "tz_clickhouse_failures_total": ("counter", "Writes of records that failed."),
-    "tz_cost_total": ("counter", "What answers cost, in the currency of the prices."),
-    "tz_connections": ("gauge", "Client connections open."),
-    "tz_requests_in_flight": ("gauge", "Exchanges past admission."),
-    "tz_requests_queued": ("gauge", "Exchanges waiting for admission."),
-    "tz_body_bytes": ("gauge", "Bytes of bodies held in memory."),
-    "tz_pool_connections": ("gauge", "Connections to providers, by state."),
-    "tz_bugs_total": ("counter", "Unexpected exceptions."),
-}
+Gauges = Mapping[tuple[str, Labels], float]
 
 
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _same(model: str) -> str:
+    return model
 
 
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in labels) + "}"
+def _unknown(model: str) -> str:
+    del model
+    return UNKNOWN
 
 
 class Metrics:
-    """One process's figures; :meth:`render` gives Prometheus text format 0.0.4."""
+    """One process's figures."""
 
-    __slots__ = ("_counters", "_histograms")
+    __slots__ = ("_counters", "_histograms", "_sizes")
 
     def __init__(self) -> None:
-        self._counters: dict[tuple[str, Labels], float] = {}
-        self._histograms: dict[tuple[str, Labels], list[float]] = {}
+        self._counters: dict[Series, Number] = {}
+        self._histograms: dict[Series, list[int]] = {}
+        self._sizes: dict[str, int] = {}
+        """Family -> how many series it has."""
 
-    def add(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add *amount* to the counter *name* with these labels."""
-        key = (name, tuple(labels.items()))
-        self._counters[key] = self._counters.get(key, 0) + amount
+    def add(self, name: str, amount: Number = 1, **labels: str) -> None:
+        """Add *amount* to the counter *name*; labels as the table has them."""
+        self._count(name, tuple(labels.values()), amount)
 
     def observe(self, name: str, seconds: float, **labels: str) -> None:
         """Put one observation into the histogram *name*."""
-        key = (name, tuple(labels.items()))
-        row = self._histograms.get(key)
+        self._observe(name, tuple(labels.values()), seconds)
+
+    def _count(self, name: str, labels: tuple[str, ...], amount: Number = 1) -> None:
+        series = (name, labels)
+        counters = self._counters
+        if series not in counters:
+            series = self._bounded(counters, series)
+        counters[series] = counters.get(series, 0) + amount
+
+    def _observe(self, name: str, labels: tuple[str, ...], seconds: float) -> None:
+        series = (name, labels)
+        bounds = FAMILIES[name].bounds
+        row = self._histograms.get(series)
         if row is None:
-            # One cell per bucket, then +Inf's cell, then the sum.
-            row = self._histograms[key] = [0.0] * (len(BUCKETS) + 2)
-        for index, bound in enumerate(BUCKETS):
-            if seconds <= bound:
-                row[index] += 1
-                break
-        else:
-            row[-2] += 1
-        row[-1] += seconds
+            series = self._bounded(self._histograms, series)
+            row = self._histograms.setdefault(series, [0] * (len(bounds) + 2))
+        row[bisect_left(bounds, seconds)] += 1
+        row[-1] += int(seconds * _NANO)
+
+    def _bounded(self, known: Mapping[Series, object], series: Series) -> Series:
+        """Return *series*, which is new, or the one that stands for all the rest."""
+        name, labels = series
+        size = self._sizes.get(name, 0)
+        if size >= SERIES_LIMIT:
+            return name, (OTHER,) * len(labels)
+        self._sizes[name] = size + 1
+        return series
 
     def settle(
-        self, record: Record, label: Callable[[str], str] = lambda model: model
+        self,
+        record: Record,
+        label: Callable[[str], str] = _same,
+        asked: Callable[[str], str] = _unknown,
     ) -> None:
         """Count one settled exchange.
 
         Args:
             record: Settled.
-            label: Makes a model's name one of a fixed set.
+            label: Makes one of a fixed set of the name of a model that was tried.
+            asked: The same for a name that a caller wrote.
         """
-        model = label(record.model) if record.model else "none"
+        model = _model_of(record, label, asked)
         outcome = record.outcome or Outcome.CANCELLED
-        self.add("tensorzero_requests_total", endpoint=record.endpoint, model=model)
-        self.add(
-            "tz_exchanges_total",
-            endpoint=record.endpoint,
-            outcome=outcome.value,
-            status=str(record.status or 0),
-        )
+        count, endpoint = self._count, record.endpoint
+        theirs = ("inference" if endpoint == _CHAT else endpoint, FUNCTION, model)
+        count("tensorzero_requests_total", theirs)
+        count("tensorzero_inferences_total", theirs)
+        status = str(record.status or 0)
+        count("tz_exchanges_total", (endpoint, model, outcome.value, status))
         upstream = 0.0
         for attempt in record.attempts:
-            self.add(
-                "tz_attempts_total",
-                model=label(attempt.model),
-                provider=attempt.provider,
-                result=attempt.error or "ok",
-            )
+            labels = (label(attempt.model), attempt.provider, attempt.error or "ok")
+            count("tz_attempts_total", labels)
             upstream += (attempt.ended or attempt.started) - attempt.started
         duration = record.duration or 0.0
-        self.observe("tz_exchange_seconds", duration, endpoint=record.endpoint)
-        if record.first_content is not None:
-            self.observe("tz_first_content_seconds", record.first_content, model=model)
+        self._observe("tz_exchange_seconds", (endpoint,), duration)
+        if record.is_stream and record.first_content is not None:
+            self._observe("tz_first_content_seconds", (model,), record.first_content)
         if outcome is Outcome.OK:
-            overhead = max(0.0, duration - upstream)
-            self.observe("tz_overhead_seconds", overhead, endpoint=record.endpoint)
+            own = max(0.0, duration - upstream)
+            self._observe("tz_overhead_seconds", (endpoint,), own)
+        if outcome is Outcome.OK or record.provider is not None:
             self._count_tokens(record, model)
         if record.skipped_events:
-            self.add("tz_skipped_events_total", record.skipped_events, model=model)
+            count("tz_skipped_events_total", (model,), record.skipped_events)
 
     def _count_tokens(self, record: Record, model: str) -> None:
         if record.cache == "hit":
             return
+        count = self._count
         if record.cost is not None:
-            self.add("tz_cost_total", float(record.cost), model=model)
+            count("tz_cost_total", (model,), record.cost)
         usage = record.usage
         if usage is None:
-            self.add("tz_usage_unknown_total", model=model)
+            count("tz_usage_unknown_total", (model,))
             return
-        self.add("tensorzero_input_tokens_total", usage.input_tokens, model=model)
-        self.add("tensorzero_output_tokens_total", usage.output_tokens, model=model)
+        count("tensorzero_input_tokens_total", (), usage.input_tokens)
+        count("tensorzero_output_tokens_total", (), usage.output_tokens)
+        count("tz_tokens_total", (model, "input"), usage.input_tokens)
+        count("tz_tokens_total", (model, "output"), usage.output_tokens)
+        if usage.cache_read_tokens:
+            count("tz_tokens_total", (model, "cache_read"), usage.cache_read_tokens)
+        if usage.cache_write_tokens:
+            count("tz_tokens_total", (model, "cache_write"), usage.cache_write_tokens)
+        if usage.reasoning_tokens:
+            count("tz_tokens_total", (model, "reasoning"), usage.reasoning_tokens)
 
-    def render(self, gauges: Mapping[tuple[str, Labels], float]) -> str:
-        """Return Prometheus text of every counter, histogram and the given gauges."""
-        samples: dict[str, list[str]] = {}
-        for (name, labels), value in sorted([*self._counters.items(), *gauges.items()]):
-            samples.setdefault(name, []).append(f"{name}{_labels(labels)} {value:.15g}")
-        for (name, labels), row in sorted(self._histograms.items()):
-            samples.setdefault(name, []).extend(_histogram(name, labels, row))
-        lines: list[str] = []
-        for name, rows in samples.items():
-            kind, text = _HELP.get(name, ("untyped", name))
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *rows]
-        return "\n".join(lines) + "\n"
+    def figures(self, gauges: Gauges) -> Figures:
+        """Return everything that was counted, and *gauges*, as it is now.
+
+        Args:
+            gauges: What is counted elsewhere, by name and labels; counters too.
+        """
+        counters = dict(self._counters)
+        found: dict[Series, float] = {}
+        for (name, labels), value in gauges.items():
+            series = (name, tuple(text for _, text in labels))
+            if FAMILIES[name].kind == "counter":
+                counters[series] = counters.get(series, 0) + int(value)
+            else:
+                found[series] = value
+        rows = {series: list(row) for series, row in self._histograms.items()}
+        return Figures(counters, found, rows)
+
+    def render(self, gauges: Gauges) -> str:
+        """Return the text of this process alone, with *gauges*; see :meth:`figures`."""
+        # Costs time and memory that only who shows figures has to spend.
+        from tz_protocol.records.exposition import render
+
+        return render(self.figures(gauges))[1].decode()
 
 
-def _histogram(name: str, labels: Labels, row: list[float]) -> Iterable[str]:
-    total = 0.0
-    for bound, count in zip((*BUCKETS, "+Inf"), row[:-1], strict=True):
-        total += count
-        le = _labels((*labels, ("le", str(bound))))
-        yield f"{name}_bucket{le} {total:.15g}"
-    yield f"{name}_sum{_labels(labels)} {row[-1]:.15g}"
-    yield f"{name}_count{_labels(labels)} {total:.15g}"
+def _model_of(
+    record: Record, label: Callable[[str], str], asked: Callable[[str], str]
+) -> str:
+    if record.model is not None:
+        return label(record.model)
+    if record.attempts:
+        return label(record.attempts[0].model)
+    return asked(record.asked_model) if record.asked_model else NOBODY

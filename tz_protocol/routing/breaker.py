@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -74,6 +75,10 @@ class Breaker:
 
     Ask :meth:`rank`; if it is not ``BLOCKED`` call :meth:`begin` and keep the ticket
     for the outcome.
+
+    Args:
+        policy: May be replaced at any time.
+        on_open: Called each time it opens.
     """
 
     __slots__ = (
@@ -82,6 +87,7 @@ class Breaker:
         "_demoted_until",
         "_is_probing",
         "_level",
+        "_on_open",
         "_open_until",
         "_period",
         "_ramp_from",
@@ -93,8 +99,11 @@ class Breaker:
         "policy",
     )
 
-    def __init__(self, policy: BreakerPolicy) -> None:
+    def __init__(
+        self, policy: BreakerPolicy, on_open: Callable[[], object] | None = None
+    ) -> None:
         self.policy = policy
+        self._on_open = on_open
         self.opened = 0
         self.last_error = ""
         self.cooled_by = ""
@@ -298,6 +307,8 @@ class Breaker:
         rest = min(policy.rest_max, policy.rest * 2.0 ** min(self._level, 60))
         self._level += 1
         self.opened += 1
+        if self._on_open is not None:
+            self._on_open()
         if self._period % 2 == 0:
             self._period += 1
         self._open_until = now + rest
@@ -334,12 +345,18 @@ class Breakers:
     Args:
         limit: Targets remembered. Names in ``type::model`` shorthand come from
             callers, who must not be able to make the process grow.
+        on_open: Called with the target each time one opens.
     """
 
-    __slots__ = ("_breakers", "limit")
+    __slots__ = ("_breakers", "_on_open", "limit")
 
-    def __init__(self, limit: int = 4_096) -> None:
+    def __init__(
+        self,
+        limit: int = 4_096,
+        on_open: Callable[[Hashable], object] = lambda target: None,
+    ) -> None:
         self.limit = limit
+        self._on_open = on_open
         self._breakers: dict[Hashable, tuple[Breaker, object]] = {}
 
     def get(self, target: Hashable, policy: BreakerPolicy, about: object) -> Breaker:
@@ -364,7 +381,7 @@ class Breakers:
             del self._breakers[target]
         elif len(self._breakers) >= self.limit:
             self._forget_one()
-        breaker = Breaker(policy)
+        breaker = Breaker(policy, partial(self._on_open, target))
         self._breakers[target] = (breaker, about)
         return breaker
 

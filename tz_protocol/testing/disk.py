@@ -30,6 +30,8 @@ class ScriptedDisk:
         self.latency = 0.0
         """Seconds before anything is carried out."""
         self.appends = 0
+        self._makers: dict[str, Hashable] = {}
+        self._abandoned: set[str] = set()
         self._owners: dict[str, Hashable] = {}
 
     def killed(self, owner: Hashable) -> None:
@@ -37,6 +39,8 @@ class ScriptedDisk:
         self._owners = {
             name: other for name, other in self._owners.items() if other != owner
         }
+        made = (name for name, other in self._makers.items() if other == owner)
+        self._abandoned.update(made)
 
     def claim(self, folder: str, own: str, owner: Hashable) -> list[tuple[str, int]]:
         """Own a folder, and those that are nobody's; return the files in the latter."""
@@ -68,6 +72,38 @@ class ScriptedDisk:
         """Remove a file."""
         self._check()
         self.files.pop(path, None)
+
+    def make_folder(self, owner: Hashable) -> str:
+        """Return the path of a folder that nobody has had before."""
+        self._check()
+        folder = f"/tmp/folder-{len(self._makers) + 1}"
+        self._makers[folder] = owner
+        return folder
+
+    def is_owned(self, folder: str) -> bool:
+        """Return True unless who made it was killed."""
+        self._check()
+        return folder not in self._abandoned
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Make *data* the content of a file."""
+        self._check()
+        self.files[path] = data
+
+    def read_folder(self, folder: str) -> list[tuple[str, bytes]]:
+        """Return what is in a folder."""
+        self._check()
+        return [
+            (path.removeprefix(folder + "/"), data)
+            for path, data in self.files.items()
+            if path.startswith(folder + "/")
+        ]
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder and what is in it."""
+        self._check()
+        for name, _ in self.read_folder(folder):
+            del self.files[f"{folder}/{name}"]
 
     def _check(self) -> None:
         if self.failure:

@@ -13,12 +13,18 @@ from tz_protocol.errors import OperationBroken, StoreRefused
 from tz_protocol.operations import OperationType
 from tz_protocol.recordops import (
     AppendFile,
+    CheckCertificate,
     ClaimSpool,
     ClickHouseInsert,
     ClickHouseQuery,
+    IsOwned,
+    MakeFolder,
     OpenEmbedded,
     ReadFile,
+    ReadFolder,
     RemoveFile,
+    RemoveFolder,
+    ReplaceFile,
 )
 from tz_protocol.types.secret import Secret
 
@@ -125,13 +131,55 @@ def _remove(sim: Simulator, operation: RemoveFile) -> _Job:
     return disk.latency, lambda: disk.remove(operation.path)
 
 
+def _make_folder(sim: Simulator, operation: MakeFolder) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: disk.make_folder(sim)
+
+
+def _is_owned(sim: Simulator, operation: IsOwned) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: disk.is_owned(operation.path)
+
+
+def _check_certificate(sim: Simulator, operation: CheckCertificate) -> _Job:
+    files = sim.world.files
+
+    def perform() -> None:
+        for path in (operation.cert_file, operation.key_file):
+            if path is not None and path not in files:
+                raise OperationBroken("missing", f"no file at {path}")
+
+    return 0.0, perform
+
+
+def _replace(sim: Simulator, operation: ReplaceFile) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: disk.replace(operation.path, operation.data)
+
+
+def _read_folder(sim: Simulator, operation: ReadFolder) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: tuple(disk.read_folder(operation.path))
+
+
+def _remove_folder(sim: Simulator, operation: RemoveFolder) -> _Job:
+    disk = sim.world.disk
+    return disk.latency, lambda: disk.remove_folder(operation.path)
+
+
 IN_THREADS: dict[OperationType, Callable[[Simulator, Any], _Job]] = {
     AppendFile: _append,
+    CheckCertificate: _check_certificate,
     ClaimSpool: _claim,
     ClickHouseInsert: _insert,
     ClickHouseQuery: _query,
+    IsOwned: _is_owned,
+    MakeFolder: _make_folder,
     OpenEmbedded: _open_embedded,
     ReadFile: _read,
+    ReadFolder: _read_folder,
     RemoveFile: _remove,
+    RemoveFolder: _remove_folder,
+    ReplaceFile: _replace,
 }
 """Operation type -> what a thread does for it."""

@@ -86,7 +86,7 @@ class Process:
 
     def count(self, name: str, **labels: str) -> float:
         """Return a counter of the gateway's metrics, from the page that shows them."""
-        shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        shown = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
         for line in self.gateway.metrics.render({}).splitlines():
             if line.startswith(f"{name}{{{shown}}} "):
                 return float(line.rpartition(" ")[2])

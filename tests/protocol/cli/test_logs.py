@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -238,6 +239,37 @@ def test_render_record_pretty_is_one_readable_line():
         f'{TIME} info    request endpoint="POST /v1/chat/completions" status=200 '
         "outcome=ok model=assistant provider=spare stream=true duration_ms=1500.0 "
     )
+
+
+def test_render_record_says_tokens_cost_cache_and_key():
+    usage = Usage(input_tokens=9, output_tokens=8, cache_read_tokens=7)
+    full = record(
+        usage=usage, cost=Decimal("0.00012"), cache="miss", key_id="k1", project_id="p1"
+    )
+    found = json.loads(text_of(RecordNotice(full), "json"))
+    assert (found["input_tokens"], found["output_tokens"]) == (9, 8)
+    assert found["cache_read_tokens"] == 7
+    assert "reasoning_tokens" not in found
+    assert found["cost"] == "0.00012"
+    assert (found["cache"], found["key"], found["project"]) == ("miss", "k1", "p1")
+
+
+def test_render_record_that_cost_nothing_is_not_one_whose_cost_is_unknown():
+    free = json.loads(text_of(RecordNotice(record(cost=Decimal(0))), "json"))
+    assert free["cost"] == "0"
+    assert "cost" not in json.loads(text_of(RecordNotice(record()), "json"))
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_render_record_is_bounded_whatever_callers_and_providers_wrote(log_format):
+    long = record(
+        error="e" * 5_000,
+        dropped=tuple(f"{number}" + "d" * 5_000 for number in range(5_000)),
+        asked_model="m" * 5_000,
+    )
+    line = text_of(RecordNotice(long), log_format)
+    assert len(line) < 6_000
+    assert "and 4980 more" in line
 
 
 def test_render_record_that_failed_says_where_and_what_was_asked():

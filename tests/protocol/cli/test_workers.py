@@ -47,7 +47,8 @@ def test_supervisor_binds_once_and_starts_workers_that_inherit():
     assert bind.addresses == ("127.0.0.1:0",)
     rest = tuple(ARGV.split())
     assert [child.arguments for child in processes(process)] == [
-        ("serve", "--worker", f"{number}/3@fd:3", *rest) for number in (1, 2, 3)
+        ("serve", "--worker", f"{number}/3@fd:3@/tmp/folder-1", *rest)
+        for number in (1, 2, 3)
     ]
     assert not process.gateways
     assert process.finish() == 0
@@ -90,6 +91,16 @@ def test_supervisor_address_that_cannot_be_bound_ends_with_1(monkeypatch):
         "tz-gateway: cannot listen on 127.0.0.1:0: Address already in use; "
         "another process uses it: end that one, or choose another address\n"
     )
+
+
+def test_supervisor_certificate_that_cannot_be_used_starts_nothing():
+    argv = f"{ARGV} --tls-cert c.pem --tls-key k.pem"
+    process = start(argv, gateway=GOOD)
+    assert process.finish() == 1
+    assert process.err.startswith("tz-gateway: cannot listen on 127.0.0.1:0: ")
+    assert process.err.endswith(" (with c.pem and k.pem)\n")
+    assert not operations(process, Bind)
+    assert not processes(process)
 
 
 # -- signals --------------------------------------------------------------------

@@ -131,9 +131,9 @@ class Keyed(Served):
         return [n for n in self.sim.notices if isinstance(n, LogLine)]
 
     def metric(self, text: str) -> bool:
-        """Return True if the metrics have this line."""
+        """Return True if the metrics have this line, which ends in a whole number."""
         rendered = self.gateway.metrics.render(self.gateway.gauges())
-        return text in rendered.splitlines()
+        return f"{text}.0" in rendered.splitlines()
 
 
 def hashed_principal(key: str, text: str) -> Principal:

@@ -393,8 +393,8 @@ def test_failover_accounts_for_the_one_that_answered_only(stream):
     found = events(outcome)[:-1] if stream else [answer(outcome)]
     assert {one["model"] for one in found} == {"n"}
     text = served.gateway.metrics.render({})
-    assert 'tensorzero_output_tokens_total{model="n"}' in text
-    assert 'tensorzero_output_tokens_total{model="m"}' not in text
+    assert 'tz_tokens_total{model="n",type="output"}' in text
+    assert 'tz_tokens_total{model="m"' not in text
 
 
 def test_fallback_to_a_provider_of_another_dialect_is_converted():

@@ -279,9 +279,9 @@ def test_figures_reconcile_on_the_metrics_page():
         served.ask()
     served.wait(1.0)
     text = served.gateway.metrics.render(served.gateway.gauges())
-    assert "tz_records_accepted_total 3\n" in text
-    assert "tz_records_written_total 3\n" in text
-    assert "tz_clickhouse_up 1\n" in text
+    assert "tz_records_accepted_total 3.0\n" in text
+    assert "tz_records_written_total 3.0\n" in text
+    assert "tz_clickhouse_up 1.0\n" in text
 
 
 def test_health_says_that_the_store_is_away_and_stays_ready():

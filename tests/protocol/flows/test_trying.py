@@ -182,7 +182,7 @@ def test_refused_key_is_said_loudly_and_tried_after_the_others():
     assert line.fields["provider"] == "a"
     assert "sk-1" not in json.dumps(line.fields)
     text = served.gateway.metrics.render({})
-    assert 'tz_provider_faults_total{provider="a",kind="auth"} 1' in text
+    assert 'tz_provider_faults_total{kind="auth",provider="a"} 1' in text
     assert [name for name, _ in tried(served.sim.records[-1])] == ["b"]
 
 
