@@ -202,7 +202,8 @@ class Spooler:
 
     def remove(self, batch: Batch) -> Flow[None]:
         """Remove the file of a batch that the store has."""
-        self._queue.disk_bytes = max(0, self._queue.disk_bytes - batch.size)
+        self._queue.disk_bytes -= batch.disk_bytes
+        batch.disk_bytes = 0
         yield from self._remove(self.path(batch))
 
     def remove_segment(self, segment: Segment) -> Flow[None]:

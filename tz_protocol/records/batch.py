@@ -64,6 +64,7 @@ class Batch:
     """
 
     __slots__ = (
+        "disk_bytes",
         "done",
         "missing",
         "name",
@@ -81,6 +82,8 @@ class Batch:
         self.size = 0
         self.missing: list[bytes] = []
         """Those that are not on disk."""
+        self.disk_bytes = 0
+        """Of its file."""
         self.waiting = 0
         """Those that are on their way to the disk; until they are there the batch is
         not written, or it would begin anew afterwards."""
@@ -109,6 +112,7 @@ class Segment:
     def __init__(self, path: str, size: int, count: int | None) -> None:
         self.path = path
         self.size = size
+        """Bytes of the file."""
         self.count = count
         """None until it was read: an earlier process left it."""
 

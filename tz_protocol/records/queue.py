@@ -149,6 +149,7 @@ class Queue:
     def moved(self, batch: Batch, payloads: list[bytes], size: int) -> None:
         """Say that some of *batch* is on disk now, in *size* bytes more."""
         self.disk_bytes += size
+        batch.disk_bytes += size
         if batch.done.is_set:
             return  # it was written meanwhile; the file is removed, or seen again
         ids = {id(payload) for payload in payloads}
@@ -160,13 +161,18 @@ class Queue:
 
     def spooled(self, batch: Batch, path: str) -> None:
         """Say that all of *batch* is on disk: forget what is in memory."""
+        if batch.done.is_set:
+            return  # the store has it already, or it was brought to disk twice
         self._forget(batch)
-        self.segments.append(Segment(path, batch.size, len(batch.payloads)))
+        segment = Segment(path, batch.disk_bytes, len(batch.payloads))
+        self.segments.append(segment)
         batch.done.set()
         self.poke()
 
     def written(self, batch: Batch, rejected: int, unread: int) -> None:
         """Say that *batch* is in the store, but for some that cannot be."""
+        if batch.done.is_set:
+            return  # it was brought to disk meanwhile, and counts as a segment
         self._forget(batch)
         self.counts.queued -= len(batch.missing)
         self.counts.spooled -= batch.on_disk
@@ -210,7 +216,7 @@ class Queue:
         if segment not in self.segments:
             return  # dropped meanwhile, and counted then
         self.segments.remove(segment)
-        self.disk_bytes = max(0, self.disk_bytes - segment.size)
+        self.disk_bytes -= segment.size
         count = segment.count or 0
         self.counts.spooled -= count
         lost = max(0, count - found)
@@ -220,7 +226,7 @@ class Queue:
     def drop_oldest(self) -> Segment:
         """Give the oldest segment up and return it; there must be one."""
         segment = self.segments.popleft()
-        self.disk_bytes = max(0, self.disk_bytes - segment.size)
+        self.disk_bytes -= segment.size
         if segment.count is not None:
             self.counts.spooled -= segment.count
             self.counts.drop("spool_full", segment.count)
