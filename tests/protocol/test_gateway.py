@@ -95,12 +95,15 @@ def test_capabilities_are_the_tables_that_convert():
         assert rows[name]["capabilities"].keys() == provider.dialects.keys()
     chat = rows["anthropic"]["capabilities"]["chat"]
     found = {name: how.value for name, how in column("anthropic").items()}
-    assert chat["parameters"] == found
+    assert chat["parameters"].items() >= found.items()
+    assert chat["parameters"]["mcp_servers"] == "passed"
     assert chat["other_parameters"] == "dropped"
     assert found["n"] == "emulated"
-    # Vertex has it in an envelope of its own.
+    # Vertex has it in an envelope of its own, and follows no links.
     wrapped = rows["gcp_vertex_anthropic"]["capabilities"]["chat"]
-    assert wrapped == {**chat, "format": "vertex_anthropic"}
+    assert wrapped["format"] == "vertex_anthropic"
+    links = {"image_url": "emulated", "file.url": "emulated"}
+    assert wrapped["parameters"] == {**chat["parameters"], **links}
     mistral = rows["mistral"]["capabilities"]["chat"]
     assert mistral["parameters"]["seed"] == "translated"
     assert mistral["parameters"]["store"] == "dropped"

@@ -23,12 +23,13 @@ from tz_protocol.dialects.anthropic_answer import (
 )
 from tz_protocol.dialects.anthropic_errors import error_of, parse_error
 from tz_protocol.dialects.anthropic_messages import FORMAT, ORIGIN
-from tz_protocol.dialects.anthropic_request import ANSWER_TOOL, RequestRenderer
+from tz_protocol.dialects.anthropic_request import ANSWER_TOOL, NATIVE, RequestRenderer
 from tz_protocol.dialects.anthropic_stream import AnthropicReader
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.deltas import joined
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
+from tz_protocol.dialects.parameters import told
 from tz_protocol.dialects.streaming import SseStream
 from tz_protocol.errors import UpstreamGarbled
 from tz_protocol.types.conversation import (
@@ -203,6 +204,7 @@ ANTHROPIC = outbound_dialect(
     render_request=render_request,
     parse_response=parse_response,
     parse_error=parse_error,
+    table=told("anthropic", NATIVE),
     stream_decoder=stream_decoder,
 )
 """Messages, as api.anthropic.com serves it."""

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from tz_protocol.dialects.parameters import Handling
 from tz_protocol.errors import GatewayError
 from tz_protocol.types.conversation import Inline
 from tz_protocol.types.http import HttpRequest, RequestHead, ResponseHead
@@ -147,6 +148,9 @@ class Dialect(Generic[P, R]):
     is_always_stream: Callable[[P], bool] | None = None
     """True for requests whose answer is relayed piece by piece even though the client
     did not ask for events (audio bytes). None: never."""
+    table: Mapping[str, Handling] | None = None
+    """What becomes of each parameter, what is not in it being dropped and named. None:
+    everything passes as the client wrote it, but for the vendor's deviations."""
     adapted: Callable[[frozenset[str]], Dialect[P, R]] | None = None
     """(quirks) -> this format as a vendor that has them speaks it. None: nobody is
     known to deviate."""

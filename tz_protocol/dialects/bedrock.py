@@ -26,12 +26,13 @@ from tz_protocol.dialects.bedrock_answer import (
     usage_of,
 )
 from tz_protocol.dialects.bedrock_errors import parse_error
-from tz_protocol.dialects.bedrock_request import RequestRenderer
+from tz_protocol.dialects.bedrock_request import NATIVE, RequestRenderer
 from tz_protocol.dialects.bedrock_stream import BedrockReader
 from tz_protocol.dialects.deltas import joined
 from tz_protocol.dialects.links import links_unless
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
+from tz_protocol.dialects.parameters import told
 from tz_protocol.dialects.streaming import AwsStream
 from tz_protocol.errors import UpstreamGarbled
 from tz_protocol.types.conversation import (
@@ -214,6 +215,7 @@ BEDROCK = outbound_dialect(
     render_request=render_request,
     parse_response=parse_response,
     parse_error=parse_error,
+    table=told("bedrock", NATIVE),
     stream_decoder=stream_decoder,
     # Its own object store's links are the only ones that it has a word for.
     links=links_unless(lambda url: url.startswith("s3://")),

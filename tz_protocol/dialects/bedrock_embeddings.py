@@ -20,6 +20,7 @@ from tz_protocol.dialects.base import Losses
 from tz_protocol.dialects.bedrock_errors import parse_error
 from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.outbound import encode_body, outbound_dialect
+from tz_protocol.dialects.parameters import Handling
 from tz_protocol.dialects.vectors import FloatVectors, texts_of
 from tz_protocol.errors import InvalidRequest, UpstreamGarbled
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
@@ -42,6 +43,17 @@ _TOKENS = "x-amzn-bedrock-input-token-count"
 _HEADERS: Headers = (("content-type", "application/json"),)
 
 _encode = msgspec.json.Encoder().encode
+
+_TABLE = {
+    "input": Handling.TRANSLATED,
+    "encoding_format": Handling.EMULATED,
+    "dimensions": Handling.TRANSLATED,
+    # Of the models' own formats: Titan's, and Cohere's.
+    "normalize": Handling.PASSED,
+    "input_type": Handling.PASSED,
+    "truncate": Handling.PASSED,
+}
+"""What is not here is dropped and named, and so is what only the other model has."""
 
 Fields = dict[str, Raw]
 
@@ -75,7 +87,7 @@ class _Request:
                 continue
             if name in renames:
                 fields[renames[name]] = value
-            elif name != "encoding_format":
+            elif _TABLE.get(name) is not Handling.EMULATED:
                 self.losses.add(name)
 
 
@@ -187,5 +199,6 @@ BEDROCK_EMBEDDINGS = outbound_dialect(
     render_request=_render_request,
     parse_response=_parse_response,
     parse_error=parse_error,
+    table=_TABLE,
 )
 """``invoke`` of an embedding model."""

@@ -24,12 +24,13 @@ from tz_protocol.dialects.cohere_answer import (
     stated_error,
     usage_of,
 )
-from tz_protocol.dialects.cohere_request import ANSWER_TOOL, RequestRenderer
+from tz_protocol.dialects.cohere_request import ANSWER_TOOL, NATIVE, RequestRenderer
 from tz_protocol.dialects.cohere_stream import CohereReader
 from tz_protocol.dialects.deltas import joined
 from tz_protocol.dialects.ids import minted_id
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
+from tz_protocol.dialects.parameters import told
 from tz_protocol.dialects.streaming import SseStream
 from tz_protocol.types.conversation import (
     Block,
@@ -175,6 +176,7 @@ COHERE_CHAT = outbound_dialect(
     render_request=_render_request,
     parse_response=_parse_response,
     parse_error=parse_error,
+    table=told("cohere", NATIVE),
     stream_decoder=_stream_decoder,
 )
 """``/v2/chat``."""

@@ -16,6 +16,7 @@ from tz_protocol.dialects.cohere_answer import parse_error, stated_error
 from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.openai_fields import JsonResponse, json_request
 from tz_protocol.dialects.outbound import outbound_dialect
+from tz_protocol.dialects.parameters import Handling
 from tz_protocol.errors import InvalidRequest, UpstreamGarbled
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
@@ -30,8 +31,17 @@ OpenAI's format has no word for it and the vendor demands one."""
 
 _DEFAULT_INPUT_TYPE = "search_document"
 
-_NATIVE = frozenset({"input_type", "max_tokens", "priority", "truncate"})
-"""Members of the vendor's own format that are handed on as the client wrote them."""
+_TABLE = {
+    "input": Handling.TRANSLATED,
+    "encoding_format": Handling.TRANSLATED,
+    "dimensions": Handling.TRANSLATED,
+    # Of the vendor's own format.
+    "input_type": Handling.PASSED,
+    "max_tokens": Handling.PASSED,
+    "priority": Handling.PASSED,
+    "truncate": Handling.PASSED,
+}
+"""What is not here is dropped and named."""
 
 _encode = msgspec.json.Encoder().encode
 _TEXTS = msgspec.json.Decoder(list[str])
@@ -54,14 +64,15 @@ def _render_request(
     }
     losses: list[str] = []
     for name, value in given.items():
-        if value == NULL or name in ("input", "encoding_format"):
+        handling = _TABLE.get(name)
+        if value == NULL:
             continue
-        if name == "dimensions":
-            fields["output_dimension"] = value
-        elif name in _NATIVE:
-            fields[name] = value
-        else:
+        if handling is None:
             losses.append(name)
+        elif handling is Handling.PASSED:
+            fields[name] = value
+        elif name == "dimensions":
+            fields["output_dimension"] = value
     fields.update(target.extra_body)
     return json_request("embed", fields), permitted(losses, target)
 
@@ -147,5 +158,6 @@ COHERE_EMBEDDINGS = outbound_dialect(
     render_request=_render_request,
     parse_response=_parse_response,
     parse_error=parse_error,
+    table=_TABLE,
 )
 """``/v2/embed``."""

@@ -20,10 +20,16 @@ import msgspec
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.deltas import Collector
 from tz_protocol.dialects.gemini_errors import error_of, parse_error
-from tz_protocol.dialects.gemini_request import AI_STUDIO, VERTEX, RequestRenderer
+from tz_protocol.dialects.gemini_request import (
+    AI_STUDIO,
+    NATIVE,
+    VERTEX,
+    RequestRenderer,
+)
 from tz_protocol.dialects.gemini_stream import GeminiReader
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, outbound_dialect
+from tz_protocol.dialects.parameters import Handling, told
 from tz_protocol.dialects.streaming import FramedStream
 from tz_protocol.errors import InvalidRequest, UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import Completion, TextDelta
@@ -180,6 +186,7 @@ GEMINI = outbound_dialect(
     render_request=_render_ai_studio,
     parse_response=parse_response,
     parse_error=parse_error,
+    table=told("gemini", NATIVE),
     stream_decoder=stream_decoder,
 )
 """As generativelanguage.googleapis.com serves it."""
@@ -189,6 +196,8 @@ VERTEX_GEMINI = outbound_dialect(
     render_request=_render_vertex,
     parse_response=parse_response,
     parse_error=parse_error,
+    # The tier is told by a header there, which a caller cannot set.
+    table={**told("gemini", NATIVE), "service_tier": Handling.DROPPED},
     stream_decoder=stream_decoder,
 )
 """As LOCATION-aiplatform.googleapis.com serves it."""

@@ -21,6 +21,7 @@ from tz_protocol.dialects.gemini import model_path, vertex_path
 from tz_protocol.dialects.gemini_errors import error_of, parse_error
 from tz_protocol.dialects.losses import permitted
 from tz_protocol.dialects.outbound import encode_body, outbound_dialect
+from tz_protocol.dialects.parameters import Handling
 from tz_protocol.dialects.vectors import FloatVectors, texts_of
 from tz_protocol.errors import InvalidRequest, UpstreamError, UpstreamGarbled
 from tz_protocol.types.http import HttpRequest, ResponseHead
@@ -32,7 +33,15 @@ __all__ = ["GEMINI_EMBEDDINGS", "VERTEX_EMBEDDINGS"]
 
 _HEADERS = (("content-type", "application/json"),)
 
-_SAID = frozenset({"input", "encoding_format", "dimensions", "taskType", "title"})
+_TABLE = {
+    "input": Handling.TRANSLATED,
+    "encoding_format": Handling.EMULATED,
+    "dimensions": Handling.TRANSLATED,
+    # Of the vendor's own format, said once for every text.
+    "taskType": Handling.TRANSLATED,
+    "title": Handling.TRANSLATED,
+}
+"""What is not here is dropped and named."""
 
 
 def _render_gemini(parsed: ParsedRequest, target: Target) -> tuple[HttpRequest, Losses]:
@@ -53,7 +62,7 @@ def _render_gemini(parsed: ParsedRequest, target: Target) -> tuple[HttpRequest, 
     request = HttpRequest(
         path=f"{path}:batchEmbedContents", headers=_HEADERS, body=body
     )
-    return request, permitted(given.keys() - _SAID, target)
+    return request, permitted(given.keys() - _TABLE.keys(), target)
 
 
 def _render_vertex(parsed: ParsedRequest, target: Target) -> tuple[HttpRequest, Losses]:
@@ -73,7 +82,7 @@ def _render_vertex(parsed: ParsedRequest, target: Target) -> tuple[HttpRequest, 
         headers=_HEADERS,
         body=encode_body(fields, target.extra_body),
     )
-    return request, permitted(given.keys() - _SAID, target)
+    return request, permitted(given.keys() - _TABLE.keys(), target)
 
 
 def _given(parsed: ParsedRequest) -> dict[str, Raw]:
@@ -182,6 +191,7 @@ GEMINI_EMBEDDINGS = outbound_dialect(
     render_request=_render_gemini,
     parse_response=_parse_gemini,
     parse_error=parse_error,
+    table=_TABLE,
 )
 """AI Studio's ``batchEmbedContents``."""
 
@@ -190,5 +200,6 @@ VERTEX_EMBEDDINGS = outbound_dialect(
     render_request=_render_vertex,
     parse_response=_parse_vertex,
     parse_error=parse_error,
+    table=_TABLE,
 )
 """Vertex's ``predict``."""

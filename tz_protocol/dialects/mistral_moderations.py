@@ -101,5 +101,6 @@ MISTRAL_MODERATIONS = outbound_dialect(
     render_request=OPENAI_MODERATIONS.render_request,
     parse_response=_parse_response,
     parse_error=OPENAI_MODERATIONS.parse_error,
+    table=OPENAI_MODERATIONS.table,
 )
 """``/v1/moderations``."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from tz_protocol.dialects.base import AnyDialect, Decoder, Dialect, Links, Losses
+from tz_protocol.dialects.parameters import Handling
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
 
@@ -31,6 +32,7 @@ def outbound_dialect(
     render_request: Callable[[ParsedRequest, Target], tuple[HttpRequest, Losses]],
     parse_response: Callable[[ResponseHead, bytes], Any],
     parse_error: Callable[[ResponseHead, bytes], Exception],
+    table: Mapping[str, Handling] | None,
     stream_decoder: Callable[[ResponseHead, int], Decoder] | None = None,
     links: Links | None = None,
 ) -> AnyDialect:
@@ -50,6 +52,7 @@ def outbound_dialect(
         render_error=unspoken,
         stream_decoder=stream_decoder,
         links=links,
+        table=table,
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
 
-__all__ = ["COLUMNS", "DEFAULTS", "TABLE", "Handling", "column", "handlings"]
+__all__ = ["COLUMNS", "DEFAULTS", "TABLE", "Handling", "column", "told"]
 
 
 class Handling(Enum):
@@ -47,12 +47,12 @@ _ROWS: dict[str, tuple[Handling, ...]] = {
     # name                    anthropic, gemini, bedrock, cohere
     "max_completion_tokens":           (T, T, T, T),
     "max_tokens":                      (P, T, T, P),
-    "temperature":                     (P, P, T, P),
+    "temperature":                     (P, T, T, P),
     "top_p":                           (P, T, T, T),
     "top_k":                           (P, T, T, T),
     "stop":                            (T, T, T, T),
     "n":                               (E, T, E, E),
-    "seed":                            (R, P, R, P),
+    "seed":                            (R, T, R, P),
     "frequency_penalty":               (R, T, R, P),
     "presence_penalty":                (R, T, R, P),
     "logit_bias":                      (R, R, R, R),
@@ -60,7 +60,7 @@ _ROWS: dict[str, tuple[Handling, ...]] = {
     "top_logprobs":                    (R, T, R, R),
     "response_format.json_object":     (E, T, E, T),
     "response_format.json_schema":     (E, T, E, T),
-    "tools":                           (T, T, T, P),
+    "tools":                           (T, T, T, T),
     "tools.strict":                    (P, D, P, D),
     "tools.custom":                    (R, R, R, R),
     "tools.provider":                  (P, T, T, R),
@@ -117,28 +117,20 @@ def column(name: str) -> Mapping[str, Handling]:
     return TABLE[name]
 
 
-_WRAPPED: Mapping[str, tuple[str, dict[str, Handling]]] = MappingProxyType(
-    {
-        "vertex_gemini": ("gemini", {}),
-        # https://platform.claude.com/docs/en/build-with-claude/vision: on Google's own
-        # platform pictures are in base64 only.
-        "vertex_anthropic": ("anthropic", {"image_url": E, "file.url": E}),
-    }
+_ALWAYS: Mapping[str, Handling] = MappingProxyType(
+    {"messages": T, "stream": T, "stream_options": E}
 )
-"""Format -> the column of what it wraps, and what is different in the envelope."""
+"""What every format says in its own way, and no row of the table is about."""
 
 
-def handlings(format_name: str) -> Mapping[str, Handling] | None:
-    """Return what becomes of each parameter in a dialect, None if all are passed on.
+def told(name: str, native: frozenset[str]) -> Mapping[str, Handling]:
+    """Return what to publish of the format *name*: its column, and its own members.
 
     Args:
-        format_name: Of the dialect, also of one that wraps another.
+        name: Of the column.
+        native: Members of the format that are handed on as the client wrote them.
     """
-    wrapped = _WRAPPED.get(format_name)
-    if wrapped is None:
-        return TABLE.get(format_name)
-    name, changes = wrapped
-    return {**TABLE[name], **changes}
+    return {**_ALWAYS, **dict.fromkeys(native, Handling.PASSED), **TABLE[name]}
 
 
 DEFAULTS: Mapping[str, frozenset[bytes]] = MappingProxyType(

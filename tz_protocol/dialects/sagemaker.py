@@ -174,6 +174,7 @@ SAGEMAKER = outbound_dialect(
     render_request=render_request,  # type: ignore[arg-type]  # chat requests only
     parse_response=parse_response,
     parse_error=parse_error,
+    table=OPENAI_CHAT.table,
     stream_decoder=stream_decoder,
 )
 """Chat with the container behind an endpoint."""

@@ -11,13 +11,14 @@ use-claude.
 from __future__ import annotations
 
 from tz_protocol.dialects import anthropic, anthropic_errors
-from tz_protocol.dialects.anthropic_request import RequestRenderer
+from tz_protocol.dialects.anthropic_request import NATIVE, RequestRenderer
 from tz_protocol.dialects.base import Losses
 from tz_protocol.dialects.gemini import vertex_path
 from tz_protocol.dialects.gemini_errors import translated
 from tz_protocol.dialects.links import links_unless
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
+from tz_protocol.dialects.parameters import Handling, told
 from tz_protocol.errors import UpstreamRefused
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
@@ -63,6 +64,13 @@ VERTEX_ANTHROPIC = outbound_dialect(
     render_request=_render_request,
     parse_response=anthropic.parse_response,
     parse_error=_parse_error,
+    # https://platform.claude.com/docs/en/build-with-claude/vision: on Google's own
+    # platform pictures are in base64 only.
+    table={
+        **told("anthropic", NATIVE),
+        "image_url": Handling.EMULATED,
+        "file.url": Handling.EMULATED,
+    },
     stream_decoder=anthropic.stream_decoder,
     links=links_unless(lambda url: False),
 )

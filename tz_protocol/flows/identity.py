@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tz_protocol.dialects.parameters import Handling, handlings
+from tz_protocol.dialects.parameters import Handling
 from tz_protocol.errors import ModelNotFound, RateLimited
 from tz_protocol.routing.candidates import resolve
 from tz_protocol.routing.estimate import choices_of, estimate
@@ -141,8 +141,8 @@ def _usage_at(exchange: Exchange, model: Model, name: str, expected: Usage) -> U
     settings = model.providers[name]
     provider = exchange.gateway.providers[settings.type]
     dialect = provider.dialect_of(exchange.endpoint.capability, settings.options)
-    table = None if dialect is None else handlings(dialect.name)
-    if table is None or table["n"] is not Handling.EMULATED:
+    table = None if dialect is None else dialect.table
+    if table is None or table.get("n") is not Handling.EMULATED:
         return expected
     tokens = expected.input_tokens * count
     return msgspec.structs.replace(expected, input_tokens=tokens)

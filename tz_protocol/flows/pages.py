@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tz_protocol import __version__
-from tz_protocol.dialects.parameters import Handling, handlings
+from tz_protocol.dialects.base import AnyDialect
+from tz_protocol.dialects.parameters import Handling
 from tz_protocol.errors import ModelNotFound
 from tz_protocol.operations import Flow, Sleep
 from tz_protocol.providers.base import Provider
@@ -192,30 +193,29 @@ def _abilities(provider: Provider, *, follows: bool) -> dict[str, Any]:
         capability: {
             "format": dialect.name,
             "streams": dialect.stream_decoder is not None,
-            **_parameters(dialect.name, provider, capability, follows=follows),
+            **_parameters(dialect, provider, follows=follows),
         }
-        for capability, dialect in provider.dialects.items()
+        for capability in provider.dialects
+        if (dialect := provider.dialect_of(capability, {})) is not None
     }
     return {"object": "provider", "id": provider.name, "capabilities": found}
 
 
 def _parameters(
-    format_name: str, provider: Provider, capability: str, *, follows: bool
+    dialect: AnyDialect, provider: Provider, *, follows: bool
 ) -> dict[str, Any]:
     """Return what becomes of each parameter.
 
     Args:
-        format_name: Of the dialect.
+        dialect: Whose table it is.
         provider: Whose deviations apply.
-        capability: What the dialect is for.
         follows: Whether this gateway follows links for those who do not.
     """
-    deviations = provider.deviations
-    own = dict.fromkeys(deviations.renames, Handling.TRANSLATED)
+    deviations, table = provider.deviations, dialect.table
+    own = {"model": Handling.TRANSLATED}
+    own |= dict.fromkeys(deviations.renames, Handling.TRANSLATED)
     own |= dict.fromkeys(deviations.unsupported, Handling.DROPPED)
-    table = handlings(format_name)
-    dialect = provider.dialect_of(capability, {})
-    if dialect is not None and dialect.links is not None:
+    if dialect.links is not None:
         handling = Handling.EMULATED if follows else Handling.REFUSED
         own |= {use: handling for use in _LINKS if table is None or use in table}
     others = Handling.PASSED if table is None else Handling.DROPPED

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +11,16 @@ from msgspec import UNSET, Raw
 
 from tests.protocol.dialects.checking import faults, schema
 from tests.protocol.dialects.recordings import recordings
+from tests.protocol.dialects.saying import (
+    HELLO,
+    OBJECT,
+    call,
+    contents_for,
+    function,
+    json_schema,
+    members_of,
+    parameters_for,
+)
 from tests.protocol.dialects.strategies import JSON_VALUES, PDF, PNG, REQUESTS, parsed
 from tz_protocol.dialects.anthropic import ANTHROPIC
 from tz_protocol.dialects.anthropic_conversation import read_conversation
@@ -35,7 +44,6 @@ from tz_protocol.types.request import Target
 BUDGETED = "claude-sonnet-4-5"
 ADAPTIVE = "claude-opus-4-6"
 OLD = "claude-3-5-haiku-20241022"
-HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def render(
@@ -63,33 +71,6 @@ def refusal_of(*args, **members):
     with pytest.raises(InvalidRequest) as caught:
         render(*args, **members)
     return caught.value
-
-
-def function(name="f", **members):
-    return {"type": "function", "function": {"name": name, **members}}
-
-
-def call(call_id="c", name="f", arguments="{}"):
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }
-
-
-OBJECT = {
-    "type": "object",
-    "properties": {"a": {"type": "string"}},
-    "required": ["a"],
-    "additionalProperties": False,
-}
-
-
-def json_schema(value):
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": value, "strict": True},
-    }
 
 
 # -- golden bytes ---------------------------------------------------------------
@@ -134,100 +115,12 @@ def test_request_golden_bytes():
 
 ROWS = column("anthropic")
 
-SAMPLES: dict[str, Any] = {
-    "max_completion_tokens": 5,
-    "max_tokens": 5,
-    "temperature": 0.5,
-    "top_p": 0.5,
-    "top_k": 5,
-    "stop": ["x"],
-    "n": 2,
-    "seed": 1,
-    "frequency_penalty": 1.5,
-    "presence_penalty": 1.5,
-    "logit_bias": {"1": 2},
-    "logprobs": True,
-    "top_logprobs": 3,
-    "response_format.json_object": {"type": "json_object"},
-    "response_format.json_schema": json_schema(OBJECT),
-    "tools": [function()],
-    "tools.strict": [function(strict=True)],
-    "tools.custom": [{"type": "custom", "custom": {"name": "g"}}],
-    "tools.provider": [{"type": "web_search_20250305", "name": "web_search"}],
-    "tool_choice": "required",
-    "tool_choice.none": "none",
-    "tool_choice.named": {"type": "function", "function": {"name": "f"}},
-    "tool_choice.allowed_tools": {
-        "type": "allowed_tools",
-        "allowed_tools": {"mode": "auto", "tools": [function()]},
-    },
-    "parallel_tool_calls": False,
-    "functions": [{"name": "f"}],
-    "function_call": {"name": "f"},
-    "reasoning_effort": "high",
-    "reasoning": {"max_tokens": 2_000},
-    "thinking": {"type": "enabled", "budget_tokens": 2_000},
-    "modalities": ["text", "audio"],
-    "audio": {"voice": "alloy", "format": "wav"},
-    "prediction": {"type": "content", "content": "x"},
-    "verbosity": "low",
-    "web_search_options": {},
-    "moderation": {"model": "m"},
-    "user": "u",
-    "safety_identifier": "s",
-    "metadata": {"a": "b"},
-    "service_tier": "default",
-    "store": True,
-    "prompt_cache_key": "k",
-    "prompt_cache_retention": "24h",
-    "prompt_cache_options": {"mode": "implicit"},
-    "cache_control": {"type": "ephemeral"},
-}
-
-CONTENT_SAMPLES: dict[str, Any] = {
-    "messages.name": {"role": "user", "content": "a", "name": "n"},
-    "image_url": {"type": "image_url", "image_url": {"url": "https://e.org/a"}},
-    "image_url.data": {
-        "type": "image_url",
-        "image_url": {"url": f"data:image/png;base64,{PNG}"},
-    },
-    "image_url.detail": {
-        "type": "image_url",
-        "image_url": {"url": "https://e.org/a", "detail": "high"},
-    },
-    "file.data": {
-        "type": "file",
-        "file": {"file_data": f"data:application/pdf;base64,{PDF}"},
-    },
-    "file.url": {"type": "file", "file": {"file_data": "https://e.org/a.pdf"}},
-    "file.id": {"type": "file", "file": {"file_id": "file-1"}},
-    "input_audio": {
-        "type": "input_audio",
-        "input_audio": {"format": "wav", "data": "AA=="},
-    },
-    "refusal": {"role": "assistant", "content": None, "refusal": "no"},
-    "reasoning_details": {
-        "role": "assistant",
-        "content": "a",
-        "reasoning_details": [
-            {"type": "reasoning.text", "text": "t", "signature": "s"}
-        ],
-    },
-}
+SAMPLES = parameters_for("anthropic")
+CONTENT_SAMPLES = contents_for("anthropic")
 
 
 def test_samples_cover_every_row_of_the_table():
     assert set(ROWS) == set(SAMPLES) | set(CONTENT_SAMPLES)
-
-
-def members_of(row, value):
-    name = row.partition(".")[0]
-    members = {name: value}
-    if name in {"tool_choice", "parallel_tool_calls"}:
-        members["tools"] = [function(), function("g")]
-    if name == "function_call":
-        members["functions"] = [{"name": "f"}]
-    return members
 
 
 @pytest.mark.parametrize("row", SAMPLES)

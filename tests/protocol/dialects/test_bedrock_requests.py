@@ -15,6 +15,16 @@ from msgspec import UNSET, Raw
 from tests.protocol.dialects.aws_shapes import shape_faults
 from tests.protocol.dialects.bedrock_reading import read_conversation
 from tests.protocol.dialects.recordings import recordings
+from tests.protocol.dialects.saying import (
+    HELLO,
+    OBJECT,
+    call,
+    contents_for,
+    function,
+    json_schema,
+    members_of,
+    parameters_for,
+)
 from tests.protocol.dialects.strategies import PDF, PNG, REQUESTS, parsed
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.bedrock import BEDROCK
@@ -49,7 +59,6 @@ PLAIN = "meta.llama3-8b-instruct-v1:0"
 OSS = "openai.gpt-oss-120b-1:0"
 QWEN = "qwen.qwen3-32b-v1:0"
 ARN = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3"
-HELLO = [{"role": "user", "content": "Hello"}]
 S3_IMAGE = "s3://bucket/a.png"
 
 
@@ -91,33 +100,6 @@ def refusal_of(*args, **members):
     with pytest.raises(InvalidRequest) as caught:
         render(*args, **members)
     return caught.value
-
-
-def function(name="f", **members):
-    return {"type": "function", "function": {"name": name, **members}}
-
-
-def call(call_id="c", name="f", arguments="{}"):
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }
-
-
-OBJECT = {
-    "type": "object",
-    "properties": {"a": {"type": "string"}},
-    "required": ["a"],
-    "additionalProperties": False,
-}
-
-
-def json_schema(value):
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": value, "strict": True},
-    }
 
 
 # -- golden bytes ---------------------------------------------------------------
@@ -173,100 +155,13 @@ def test_path_of_a_model_that_is_an_arn_is_one_segment():
 
 ROWS = column("bedrock")
 
-SAMPLES: dict[str, Any] = {
-    "max_completion_tokens": 5,
-    "max_tokens": 5,
-    "temperature": 0.5,
-    "top_p": 0.5,
-    "top_k": 5,
-    "stop": ["x"],
-    "n": 2,
-    "seed": 1,
-    "frequency_penalty": 1.5,
-    "presence_penalty": 1.5,
-    "logit_bias": {"1": 2},
-    "logprobs": True,
-    "top_logprobs": 3,
-    "response_format.json_object": {"type": "json_object"},
-    "response_format.json_schema": json_schema(OBJECT),
-    "tools": [function()],
-    "tools.strict": [function(strict=True)],
-    "tools.custom": [{"type": "custom", "custom": {"name": "g"}}],
-    "tools.provider": [{"type": "systemTool", "systemTool": {"name": "n"}}],
-    "tool_choice": "required",
-    "tool_choice.none": "none",
-    "tool_choice.named": {"type": "function", "function": {"name": "f"}},
-    "tool_choice.allowed_tools": {
-        "type": "allowed_tools",
-        "allowed_tools": {"mode": "auto", "tools": [function()]},
-    },
-    "parallel_tool_calls": False,
-    "functions": [{"name": "f"}],
-    "function_call": {"name": "f"},
-    "reasoning_effort": "high",
-    "reasoning": {"max_tokens": 2_000},
-    "thinking": {"type": "enabled", "budget_tokens": 2_000},
-    "modalities": ["text", "audio"],
-    "audio": {"voice": "alloy", "format": "wav"},
-    "prediction": {"type": "content", "content": "x"},
-    "verbosity": "low",
-    "web_search_options": {},
-    "moderation": {"model": "m"},
-    "user": "u",
-    "safety_identifier": "s",
-    "metadata": {"a": "b"},
-    "service_tier": "flex",
-    "store": True,
-    "prompt_cache_key": "k",
-    "prompt_cache_retention": "24h",
-    "prompt_cache_options": {"mode": "implicit"},
-    "cache_control": {"type": "ephemeral"},
-}
-
-CONTENT_SAMPLES: dict[str, Any] = {
-    "messages.name": {"role": "user", "content": "a", "name": "n"},
-    "image_url": {"type": "image_url", "image_url": {"url": S3_IMAGE}},
-    "image_url.data": {
-        "type": "image_url",
-        "image_url": {"url": f"data:image/png;base64,{PNG}"},
-    },
-    "image_url.detail": {
-        "type": "image_url",
-        "image_url": {"url": S3_IMAGE, "detail": "high"},
-    },
-    "file.data": {
-        "type": "file",
-        "file": {"file_data": f"data:application/pdf;base64,{PDF}"},
-    },
-    "file.url": None,
-    "file.id": {"type": "file", "file": {"file_id": "file-1"}},
-    "input_audio": {
-        "type": "input_audio",
-        "input_audio": {"format": "wav", "data": "AA=="},
-    },
-    "refusal": {"role": "assistant", "content": None, "refusal": "no"},
-    "reasoning_details": {
-        "role": "assistant",
-        "content": "a",
-        "reasoning_details": [
-            {"type": "reasoning.text", "text": "t", "signature": "s"}
-        ],
-    },
-}
+SAMPLES = parameters_for("bedrock")
+CONTENT_SAMPLES = contents_for("bedrock")
+CONTENT_SAMPLES["file.url"] = None
 
 
 def test_samples_cover_every_row_of_the_table():
     assert set(ROWS) <= set(SAMPLES) | set(CONTENT_SAMPLES)
-
-
-def members_of(row, value):
-    name = row.partition(".")[0]
-    members = {name: value}
-    if name in {"tool_choice", "parallel_tool_calls"}:
-        members["tools"] = [function(), function("g")]
-    if name == "function_call":
-        members["functions"] = [{"name": "f"}]
-    return members
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row in SAMPLES])

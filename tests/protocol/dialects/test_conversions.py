@@ -428,6 +428,7 @@ def test_outbound_dialect_has_no_clients_side():
         render_request=lambda parsed, target: pytest.fail("not asked"),
         parse_response=lambda head, body: None,
         parse_error=lambda head, body: ValueError(),
+        table=None,
     )
     with pytest.raises(RuntimeError, match="acme"):
         dialect.parse_request(b"", None)  # type: ignore[arg-type]

@@ -11,7 +11,17 @@ from msgspec import UNSET, Raw
 
 from tests.protocol.dialects.gemini_reading import said, strange
 from tests.protocol.dialects.recordings import recordings
-from tests.protocol.dialects.strategies import PDF, PNG, REQUESTS, parsed
+from tests.protocol.dialects.saying import (
+    HELLO,
+    OBJECT,
+    call,
+    contents_for,
+    function,
+    json_schema,
+    members_of,
+    parameters_for,
+)
+from tests.protocol.dialects.strategies import PNG, REQUESTS, parsed
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.gemini import GEMINI, VERTEX_GEMINI
 from tz_protocol.dialects.gemini_contents import UNSIGNED
@@ -37,7 +47,6 @@ from tz_protocol.types.request import Target
 OLD = "gemini-2.5-flash"
 PRO = "gemini-2.5-pro"
 NEW = "gemini-3-flash-preview"
-HELLO = [{"role": "user", "content": "Hello"}]
 PLACE = {"project_id": "p-1", "location": "us-east5"}
 
 
@@ -92,39 +101,12 @@ def neutral(*messages, model=NEW, dialect=GEMINI):
     return msgspec.json.decode(rendered.body), losses
 
 
-def function(name="f", **members):
-    return {"type": "function", "function": {"name": name, **members}}
-
-
-def call(call_id="c", name="f", arguments="{}"):
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }
-
-
 def result(call_id="c", content="done", **members):
     return {"role": "tool", "tool_call_id": call_id, "content": content, **members}
 
 
 def assistant(*calls, **members):
     return {"role": "assistant", "content": None, "tool_calls": [*calls], **members}
-
-
-OBJECT = {
-    "type": "object",
-    "properties": {"a": {"type": "string"}},
-    "required": ["a"],
-    "additionalProperties": False,
-}
-
-
-def json_schema(value):
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": value, "strict": True},
-    }
 
 
 # -- golden bytes ---------------------------------------------------------------
@@ -218,112 +200,19 @@ def test_path_at_vertex_names_project_location_and_model(model, more, path):
 
 ROWS = column("gemini")
 
-SAMPLES: dict[str, Any] = {
-    "max_completion_tokens": 5,
-    "max_tokens": 5,
-    "temperature": 0.5,
-    "top_p": 0.5,
-    "top_k": 5,
-    "stop": ["x"],
-    "n": 2,
-    "seed": 1,
-    "frequency_penalty": 1.5,
-    "presence_penalty": 1.5,
-    "logit_bias": {"1": 2},
-    "logprobs": True,
-    "top_logprobs": 3,
-    "response_format.json_object": {"type": "json_object"},
-    "response_format.json_schema": json_schema(OBJECT),
-    "tools": [function()],
-    "tools.strict": [function(strict=True)],
-    "tools.custom": [{"type": "custom", "custom": {"name": "g"}}],
-    "tools.provider": [{"type": "google_search"}],
-    "tool_choice": "required",
-    "tool_choice.none": "none",
-    "tool_choice.named": {"type": "function", "function": {"name": "f"}},
-    "tool_choice.allowed_tools": {
-        "type": "allowed_tools",
-        "allowed_tools": {"mode": "auto", "tools": [function()]},
-    },
-    "parallel_tool_calls": False,
-    "functions": [{"name": "f"}],
-    "function_call": {"name": "f"},
-    "reasoning_effort": "high",
-    "reasoning": {"max_tokens": 2_000},
-    "thinking": {"type": "enabled", "budget_tokens": 2_000},
-    "modalities": ["text", "image"],
-    "audio": {"voice": "alloy", "format": "wav"},
-    "prediction": {"type": "content", "content": "x"},
-    "verbosity": "low",
-    "web_search_options": {},
-    "moderation": {"model": "m"},
-    "user": "u",
-    "safety_identifier": "s",
-    "metadata": {"a": "b"},
-    "service_tier": "flex",
-    "store": True,
-    "prompt_cache_key": "k",
-    "prompt_cache_retention": "24h",
-    "prompt_cache_options": {"mode": "implicit"},
-    "cache_control": {"type": "ephemeral"},
-}
-
-CONTENT_SAMPLES: dict[str, Any] = {
-    "messages.name": {"role": "user", "content": "a", "name": "n"},
-    "image_url": {"type": "image_url", "image_url": {"url": "https://e.org/a"}},
-    "image_url.data": {
-        "type": "image_url",
-        "image_url": {"url": f"data:image/png;base64,{PNG}"},
-    },
-    "image_url.detail": {
-        "type": "image_url",
-        "image_url": {"url": "https://e.org/a", "detail": "high"},
-    },
-    "file.data": {
-        "type": "file",
-        "file": {"file_data": f"data:application/pdf;base64,{PDF}"},
-    },
-    "file.url": {"type": "file", "file": {"file_data": "https://e.org/a.pdf"}},
-    "file.id": {"type": "file", "file": {"file_id": "file-1"}},
-    "input_audio": {
-        "type": "input_audio",
-        "input_audio": {"format": "wav", "data": "AA=="},
-    },
-    "refusal": {"role": "assistant", "content": None, "refusal": "no"},
-    "reasoning_details": {
-        "role": "assistant",
-        "content": "a",
-        "reasoning_details": [
-            {
-                "type": "reasoning.text",
-                "text": "t",
-                "signature": "s",
-                "format": "google-gemini-v1",
-            }
-        ],
-    },
-}
+SAMPLES = parameters_for("gemini")
+CONTENT_SAMPLES = contents_for("gemini")
 
 
 def test_samples_cover_every_row_of_the_table():
     assert set(ROWS) == set(SAMPLES) | set(CONTENT_SAMPLES)
 
 
-def members_of(row, value):
-    name = row.partition(".")[0]
-    members = {name: value}
-    if name in {"tool_choice", "parallel_tool_calls"}:
-        members["tools"] = [function(), function("g")]
-    if name == "function_call":
-        members["functions"] = [{"name": "f"}]
-    if name == "top_logprobs":
-        members["logprobs"] = True
-    return members
-
-
 @pytest.mark.parametrize("row", SAMPLES)
 def test_parameter_is_handled_as_the_table_says(row):
     members = members_of(row, SAMPLES[row])
+    if row == "top_logprobs":
+        members["logprobs"] = True
     name = row.partition(".")[0]
     without = {key: value for key, value in members.items() if key != name}
     handling = ROWS[row]

@@ -122,7 +122,9 @@ def fetches(served):
     """Return how often links were followed, by outcome."""
     text = served.gateway.metrics.render({})
     return {
-        line.partition('outcome="')[2].partition('"')[0]: int(float(line.rpartition(" ")[2]))
+        line.partition('outcome="')[2].partition('"')[0]: int(
+            float(line.rpartition(" ")[2])
+        )
         for line in text.splitlines()
         if line.startswith("tz_media_fetches_total{")
     }
