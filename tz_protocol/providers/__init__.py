@@ -11,9 +11,9 @@ from tz_protocol.providers.aws import AWS_BEDROCK, AWS_SAGEMAKER
 from tz_protocol.providers.base import Provider
 from tz_protocol.providers.cohere import COHERE
 from tz_protocol.providers.dummy import make_dummy
+from tz_protocol.providers.embedders import EMBEDDERS
 from tz_protocol.providers.google import GOOGLE
 from tz_protocol.providers.openai_family import OPENAI_FAMILY
-from tz_protocol.providers.voyage import VOYAGE
 
 __all__ = ["PROVIDERS", "ROWS", "by_name"]
 
@@ -24,7 +24,7 @@ ROWS: tuple[Provider, ...] = (
     AWS_BEDROCK,
     AWS_SAGEMAKER,
     COHERE,
-    VOYAGE,
+    *EMBEDDERS,
     make_dummy(),
 )
 """Every vendor, in the order in which they are listed to users."""

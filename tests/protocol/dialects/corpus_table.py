@@ -18,8 +18,8 @@ from tests.protocol.dialects.recordings import Recording, every_recording
 from tz_protocol.dialects.base import AnyDialect
 from tz_protocol.dialects.openai_chat_repairs import THINK_BLOCKS
 from tz_protocol.providers import PROVIDERS
+from tz_protocol.providers.embedders import EMBEDDERS
 from tz_protocol.providers.openai_family import OPENAI_FAMILY
-from tz_protocol.providers.voyage import VOYAGE
 
 EXCEPTIONS = {
     "aaaa9821a548104e": "OpenAI: a report of the usage of embeddings, and none itself",
@@ -47,7 +47,7 @@ class Row:
         """Return the dialect, None if there is none."""
         if not self.place:
             # Whoever else speaks OpenAI's format is configured as ``type = "openai"``.
-            rows = {row.name: row for row in (*OPENAI_FAMILY, VOYAGE)}
+            rows = {row.name: row for row in (*OPENAI_FAMILY, *EMBEDDERS)}
             row = rows.get(provider, rows["openai"])
             options = OPTIONS if provider in SWITCHED else {}
             found = row.dialect_of(self.kind, options)

@@ -7,12 +7,13 @@ import pytest
 
 from tests.protocol.dialects.strategies import parsed
 from tz_protocol.dialects.openai_embeddings import OPENAI_EMBEDDINGS
-from tz_protocol.providers.voyage import VOYAGE
+from tz_protocol.providers import PROVIDERS
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import Identity, ParsedRequest, Target
 from tz_protocol.types.secret import Secret
 
 HEAD = ResponseHead(200)
+VOYAGE = PROVIDERS["voyage"]
 
 
 def render(**members):
