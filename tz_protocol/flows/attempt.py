@@ -258,7 +258,8 @@ class _Calls:
     def _choices(self, request: HttpRequest, record: AttemptRecord) -> Choices:
         exchange = self.exchange
         context, began = exchange.gateway.context, exchange.record.started
-        return Choices(request, record, self.open, context, began)
+        join = self.candidate.dialect.join
+        return Choices(request, record, self.open, context, began, join)
 
     def _decoded(self, response: UpstreamResponse) -> OpenStream:
         exchange = self.exchange
