@@ -34,6 +34,10 @@ class Said:
     """(prompt, completion), in OpenAI's sense."""
     error: str | None = None
     """What is said instead of an answer, or of its end."""
+    code: str | None = None
+    """The vendor's own name of the error, where the vendor names errors."""
+    vectors: list[Any] = field(default_factory=list)
+    flagged: list[bool] = field(default_factory=list)
 
     def is_complete(self) -> bool:
         """Return whether every choice has ended."""
