@@ -179,9 +179,14 @@ class Item:
         recording = self.recording
         try:
             return self.row.client(replace(recording, body=self.body)), ""
-        except CannotRead as reason:
-            is_error = not 200 <= recording.head.status < 300
-            return None if is_error else self.row.read(recording), str(reason)
+        except CannotRead as told:
+            reason = str(told)
+        except Exception as error:
+            # Further recordings may be beyond a client in ways that nobody has seen:
+            # its failures are not the dialect's, and the table says how many they are.
+            reason = f"the client fails: {type(error).__name__}"
+        is_error = not 200 <= recording.head.status < 300
+        return None if is_error else self.row.read(recording), reason
 
 
 @cache

@@ -13,6 +13,7 @@ import itertools
 import json
 import random
 import zlib
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -155,6 +156,14 @@ def test_corpus_answer_is_legal_and_says_what_the_vendor_said(item, record_prope
             raise
         pytest.xfail(reason)
     assert reason is None, "an exception that passes is none: take it off the table"
+
+
+def test_corpus_answers_are_read_by_the_vendors_own_clients():
+    """Should a client change its ways, the readings by hand must not hide it."""
+    counts = Counter(not item.reading()[1] for item in items()[::7])
+    if counts.total() < 100:
+        pytest.skip(f"there are too few recordings in {CORPUS} for a share of them")
+    assert counts[True] > 0.9 * counts.total()
 
 
 def check(item: Item, dialect: Any, theirs: Said | None) -> None:

@@ -357,6 +357,9 @@ def test_tools_of_each_kind():
         ({"reasoning": {"effort": "high"}}, Reasoning(effort="high")),
         ({"reasoning": {"max_tokens": 9}}, Reasoning(budget_tokens=9)),
         ({"reasoning": {"enabled": False}}, Reasoning(budget_tokens=0)),
+        ({"reasoning": {"enabled": True}}, Reasoning()),
+        ({"reasoning": {"enabled": True, "effort": "low"}}, Reasoning(effort="low")),
+        ({"reasoning": {"enabled": None}}, UNSET),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 9}},
             Reasoning(budget_tokens=9),
