@@ -142,7 +142,8 @@ def said_to_gemini(body: dict[str, Any]) -> Said:
     spoken = []
     for content in body["contents"]:
         pieces: list[Any] = []
-        for part in content["parts"]:
+        for spelled in content["parts"]:
+            part = in_one_spelling(spelled)
             if "functionCall" in part:
                 call = part["functionCall"]
                 calls.append((call.get("id"), call["name"]))
@@ -161,7 +162,9 @@ def said_to_gemini(body: dict[str, Any]) -> Said:
                 inner = [one["inlineData"] for one in result.get("parts") or ()]
                 pieces += [("data", one["data"]) for one in inner]
             elif "inlineData" in part:
-                pieces.append(("data", part["inlineData"]["data"]))
+                data = part["inlineData"]["data"]
+                # Some clients write base64 in the alphabet for addresses.
+                pieces.append(("data", data.replace("-", "+").replace("_", "/")))
             elif "fileData" in part:
                 pieces.append(("link", part["fileData"]["fileUri"]))
             elif not part.get("thought"):
@@ -169,6 +172,23 @@ def said_to_gemini(body: dict[str, Any]) -> Said:
         role = "assistant" if content.get("role") == "model" else "user"
         spoken.append((role, pieces))
     return joined([part["text"] for part in system["parts"]], spoken)
+
+
+def in_one_spelling(part: dict[str, Any]) -> dict[str, Any]:
+    """Return *part* with the names as JSON has them: proto JSON takes both spellings.
+
+    What stands in calls and their results is the caller's and stays.
+    """
+    made = {_humped(name): value for name, value in part.items()}
+    for name in ("inlineData", "fileData"):
+        if name in made:
+            made[name] = {_humped(key): value for key, value in made[name].items()}
+    return made
+
+
+def _humped(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def _text(value: Any) -> str:

@@ -313,6 +313,11 @@ def part_of(piece: tuple[Any, ...]) -> dict[str, Any] | None:
             if piece[1].startswith(start):
                 url = f"data:{kind};base64,{piece[1]}"
                 return {"type": "image_url", "image_url": {"url": url}}
+        if piece[1].startswith("JVBERi0"):
+            data = f"data:application/pdf;base64,{piece[1]}"
+            return {"type": "file", "file": {"file_data": data}}
+    if piece[0] == "link" and piece[1].endswith((".png", ".jpg", ".jpeg")):
+        return {"type": "image_url", "image_url": {"url": piece[1]}}
     return None
 
 
