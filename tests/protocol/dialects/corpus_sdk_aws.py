@@ -63,6 +63,9 @@ def read_bedrock(recording: Recording) -> Said:
         raise
     if is_error:
         told = found["Error"]
+        if recording.body.lstrip()[:1] != b"{":
+            # Of anything else the parser makes a message of its own.
+            raise CannotRead("an error that is not in the vendor's form")
         return Said(error=told["Message"], code=told["Code"])
     blocks = dict(enumerate(found["output"]["message"]["content"]))
     return _said(blocks, found["stopReason"], found.get("usage"))
@@ -116,8 +119,8 @@ def _said(blocks: dict[int, Any], reason: str | None, usage: Any) -> Said:
             one.calls.append((use["name"], arguments_of(use.get("input") or "{}")))
     if reason is not None:
         one.finish = BEDROCK_FINISHES.get(reason, "stop")
-        if one.calls and one.finish == "stop":
-            one.finish = "tool_calls"
+        if one.finish in ("stop", "tool_calls"):
+            one.finish = "tool_calls" if one.calls else "stop"
     if usage:
         names = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
         prompt = sum(usage.get(name) or 0 for name in names)

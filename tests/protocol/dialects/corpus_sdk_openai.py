@@ -6,6 +6,7 @@ client hands out. What it does not know of other vendors' ways is a :class:`Cann
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import openai
@@ -24,6 +25,8 @@ TURN: Any = {"role": "user", "content": "x"}
 
 def read_chat(recording: Recording, *, has_think_blocks: bool = False) -> Said:
     """Read a chat completion or its chunks."""
+    if recording.is_stream and recording.body.startswith(b"\xef\xbb\xbf"):
+        raise CannotRead("a byte-order mark, which hides the first event from it")
     load(recording)
     ask = CLIENT.chat.completions.create
     try:
@@ -31,6 +34,8 @@ def read_chat(recording: Recording, *, has_think_blocks: bool = False) -> Said:
             said = _stream(ask(model="m", messages=[TURN], stream=True))
         else:
             said = _whole(ask(model="m", messages=[TURN]))
+    except json.JSONDecodeError as error:
+        raise CannotRead("what is no JSON") from error
     except openai.APIError as error:
         return Said(error=_message_of(error))
     for one in said.choices.values():
@@ -85,6 +90,8 @@ def _whole(answer: Any) -> Said:
     said = Said()
     for place, choice in enumerate(answer.choices):
         message = choice.message
+        if message is None:
+            raise CannotRead("a choice without a message")
         one = Choice(calls=[_call(call) for call in message.tool_calls or ()])
         _texts(message, one)
         one.reasoning = _thought(message)
@@ -102,8 +109,8 @@ def _stream(chunks: Any) -> Said:
     is_begun = False
     for chunk in chunks:
         is_begun = True
-        said.usage = _usage(chunk) or said.usage
         _expect(chunk)
+        said.usage = _usage(chunk) or said.usage
         for choice in chunk.choices:
             thought = thoughts.get(choice.index, "") + _thought(choice.delta)
             thoughts[choice.index] = thought
@@ -130,6 +137,10 @@ def _expect(chunk: Any) -> None:
         raise CannotRead("a chunk without choices")
     for choice in chunk.choices:
         delta = choice.delta
+        if delta is None:
+            raise CannotRead("a choice without a delta")
+        if choice.index is None:
+            raise CannotRead("a choice without a number")
         if not isinstance(delta.content, str | None):
             raise CannotRead("content that is no text")
         if (delta.model_extra or {}).get("annotations"):
@@ -172,9 +183,13 @@ def _usage(answer: Any) -> tuple[int, int] | None:
         if (answer.model_extra or {}).get("x_groq", {}).get("usage"):
             raise CannotRead("usage in a member of the vendor's own")
         return None
-    prompt, made = usage.prompt_tokens, usage.completion_tokens or 0
+    prompt, made = usage.prompt_tokens, usage.completion_tokens
     if prompt is None:
         return None
+    if made is None:
+        if usage.total_tokens is None:
+            return None
+        made = usage.total_tokens - prompt
     details = usage.completion_tokens_details
     thought = (details.reasoning_tokens if details else None) or 0
     if thought and usage.total_tokens == prompt + made + thought:

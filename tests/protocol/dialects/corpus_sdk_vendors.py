@@ -34,6 +34,7 @@ from tests.protocol.dialects.corpus_vendors import (
 from tests.protocol.dialects.recordings import Recording
 
 TURN: Any = {"role": "user", "content": "x"}
+NO_ERROR = "an error that is not in the vendor's form"
 
 # -- Anthropic ------------------------------------------------------------------
 
@@ -61,9 +62,10 @@ def read_anthropic(recording: Recording, client: Any = ANTHROPIC) -> Said:
             return _events(events)
     except anthropic.APIStatusError as error:
         body: Any = error.body
-        if not isinstance(body, dict):
-            raise CannotRead("an error that is not in the vendor's form") from error
-        return Said(error=body["error"]["message"])
+        try:
+            return Said(error=body["error"]["message"])
+        except (LookupError, TypeError) as unknown:
+            raise CannotRead(NO_ERROR) from unknown
 
 
 read_vertex_anthropic = partial(read_anthropic, client=VERTEX)
@@ -103,15 +105,17 @@ def _message(message: Any, inputs: dict[int, str] | None = None) -> Said:
         reason = "end_turn"
     if reason is not None:
         one.finish = ANTHROPIC_FINISHES.get(reason, "stop")
-        if one.calls and one.finish == "stop":
-            one.finish = "tool_calls"
+        if one.finish in ("stop", "tool_calls"):
+            one.finish = "tool_calls" if one.calls else "stop"
     usage = message.usage
+    if usage is None:
+        return Said(choices={0: one})
     prompt = (
         (usage.input_tokens or 0)
         + (usage.cache_creation_input_tokens or 0)
         + (usage.cache_read_input_tokens or 0)
     )
-    return Said(choices={0: one}, usage=(prompt, usage.output_tokens))
+    return Said(choices={0: one}, usage=(prompt, usage.output_tokens or 0))
 
 
 # -- Google ---------------------------------------------------------------------
@@ -139,7 +143,10 @@ def read_gemini(recording: Recording, client: Any = GEMINI) -> Said:
         else:
             answers = [client.models.generate_content(**asked)]
     except genai_errors.APIError as error:
-        return Said(error=error.message or "")
+        return _google_error(recording, error)
+    except genai_errors.UnknownApiResponseError as error:
+        # Comments, a byte-order mark, no blank after the colon, no JSON.
+        raise CannotRead("lines that are not as Google writes them") from error
     except AttributeError as error:
         if "'int' object" in str(error):
             raise CannotRead("finish reasons as numbers") from error
@@ -148,6 +155,13 @@ def read_gemini(recording: Recording, client: Any = GEMINI) -> Said:
 
 
 read_vertex_gemini = partial(read_gemini, client=VERTEX_GEMINI)
+
+
+def _google_error(recording: Recording, error: genai_errors.APIError) -> Said:
+    """Return what is said; of what is no object the client hands out the text."""
+    if recording.body.lstrip()[:1] not in (b"{", b"["):
+        raise CannotRead(NO_ERROR)
+    return Said(error=error.message or "")
 
 
 def _contents(answers: list[Any]) -> Said:
@@ -205,7 +219,7 @@ def _embedding(recording: Recording, client: Any, model: str) -> Said:
     try:
         answer = client.models.embed_content(model=model, contents="x")
     except genai_errors.APIError as error:
-        return Said(error=error.message or "")
+        return _google_error(recording, error)
     return Said(vectors=[one.values for one in answer.embeddings])
 
 
@@ -236,8 +250,8 @@ def read_cohere(recording: Recording) -> Said:
 
 
 def _cohere_error(error: ApiError) -> Said:
-    if not isinstance(error.body, dict):
-        raise CannotRead("an error that is not in the vendor's form")
+    if not isinstance(error.body, dict) or "message" not in error.body:
+        raise CannotRead(NO_ERROR)
     return Said(error=error.body["message"])
 
 
@@ -265,9 +279,15 @@ def _cohere_events(events: Any) -> Said:
 
 def _cohere_end(one: Choice, end: Any) -> Said:
     one.finish = COHERE_FINISHES.get(end.finish_reason, "stop")
-    tokens = end.usage.tokens
-    counts = int(tokens.input_tokens), int(tokens.output_tokens)
-    return Said(choices={0: one}, usage=counts)
+    if one.finish in ("stop", "tool_calls"):
+        one.finish = "tool_calls" if one.calls else "stop"
+    said = Said(choices={0: one})
+    if end.finish_reason in ("ERROR", "TIMEOUT"):
+        said.error = end.finish_reason
+    tokens = end.usage and (end.usage.tokens or end.usage.billed_units)
+    if tokens and tokens.input_tokens is not None:
+        said.usage = int(tokens.input_tokens), int(tokens.output_tokens or 0)
+    return said
 
 
 def read_cohere_embedding(recording: Recording) -> Said:
