@@ -7,6 +7,7 @@ it. Anthropic's and Converse's are read into neutral types (``read_conversation`
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from tests.protocol.dialects import bedrock_reading
+from tests.protocol.dialects.corpus_said import arguments_of
 from tz_protocol.dialects.anthropic_conversation import read_conversation
 from tz_protocol.dialects.turns import Piece, turns_of
 from tz_protocol.types.conversation import (
@@ -76,12 +78,14 @@ def joined(system: list[str], spoken: list[tuple[str, list[Any]]]) -> Said:
             turns[-1][1].extend(kept)
         elif kept:
             turns.append((role, kept))
-    # Results may have to stand before what else is said.
-    ordered = [
-        (role, sorted(pieces, key=lambda one: one[0] != "result"))
-        for role, pieces in turns
-    ]
+    ordered = [(role, sorted(pieces, key=_place)) for role, pieces in turns]
     return [text for text in system if text.strip()], ordered
+
+
+def _place(piece: tuple[Any, ...]) -> tuple[bool, int]:
+    """Results may have to stand before what else is said, in the calls' order."""
+    is_result = piece[0] == "result"
+    return not is_result, piece[1] if is_result and isinstance(piece[1], int) else 0
 
 
 def _read(
@@ -92,7 +96,7 @@ def _read(
         return [("text", block.text)]
     if isinstance(block, ToolCall):
         numbers[block.id] = len(numbers)
-        made = json.loads(block.arguments or "{}")
+        made = arguments_of(block.arguments)
         # Null says no arguments, which vendors take as an object only.
         return [("call", block.name, {} if made is None else made)]
     if isinstance(block, ToolResult):
@@ -103,7 +107,8 @@ def _read(
             if isinstance(one, Image | Document)
             and f"messages[{piece.message}].content[{index}]" not in lost
         ]
-        return [("result", numbers[block.call_id], "".join(texts)), *media]
+        number = numbers.get(block.call_id, block.call_id)
+        return [("result", number, "".join(texts)), *media]
     if isinstance(block, Audio):
         return [("data", block.data)]
     if isinstance(block, Image | Document):
@@ -119,7 +124,7 @@ def _source(source: Any) -> tuple[Any, ...]:
     if isinstance(source, Url):
         return ("link", source.url)
     if isinstance(source, PlainText):
-        return ("data", source.text)
+        return ("data", base64.b64encode(source.text.encode()).decode())
     return ("file", source.id)
 
 
@@ -210,7 +215,7 @@ def said_to_cohere(body: dict[str, Any]) -> Said:
             system += texts
             continue
         if message["role"] == "tool":
-            number = numbers[message["tool_call_id"]]
+            number = numbers.get(message["tool_call_id"], message["tool_call_id"])
             spoken.append(("user", [("result", number, "".join(texts))]))
             continue
         pieces: list[Any] = []

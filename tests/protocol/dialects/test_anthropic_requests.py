@@ -824,7 +824,7 @@ def test_corpus_anthropic_request_there_and_back_is_as_legal_as_it_was(recording
     conversation = read_conversation(fields)
     request = parsed({})
     request.neutral = conversation
-    target = Target(provider="anthropic", model=body["model"])
+    target = Target(provider="anthropic", model=body.get("model", BUDGETED))
     rendered, losses = ANTHROPIC.render_request(request, target)
     made = json.loads(rendered.body)
     # Some requests that were accepted use what the specification does not have.

@@ -9,6 +9,7 @@ OpenAI's first, and must come out as they were.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,12 +132,23 @@ def judged(vendor: Vendor, made: dict[str, Any]) -> list[str]:
 def is_wrong(body: dict[str, Any]) -> bool:
     """Return whether a request asks for what no vendor but its own has.
 
-    Tools of a vendor's own are handed on, and so is a limit of no tokens: the vendor
-    says that it has no such thing.
+    Tools of a vendor's own are handed on, and so is what OpenAI refuses itself, such as
+    a limit of no tokens: the vendor says that it has no such thing.
     """
-    kinds = {tool.get("type") for tool in body.get("tools") or ()}
+    tools = body.get("tools") or ()
+    kinds = {tool.get("type") for tool in tools}
+    names = [str((tool.get("function") or {}).get("name", "a")) for tool in tools]
     limits = (body.get("max_tokens"), body.get("max_completion_tokens"))
-    return bool(kinds - {"function", "custom"}) or 0 in limits
+    return (
+        bool(kinds - {"function", "custom"})
+        or not all(NAME.fullmatch(name) for name in names)
+        or 0 in limits
+        or not 0 <= (body.get("temperature") or 0) <= 2
+    )
+
+
+NAME = re.compile("[a-zA-Z0-9_-]{1,64}")
+"""What OpenAI takes for the name of a function."""
 
 
 # -- requests in OpenAI's format ------------------------------------------------
@@ -166,6 +178,9 @@ SILENT = {
     "service_tier": ("default",),
 }
 """Values besides the table's that mean what their absence means, for some vendors."""
+
+
+ABOUT_TOOLS = ("tools", "functions", "tool_choice", "parallel_tool_calls")
 
 
 @replay(spoken(), without_chat)
@@ -206,11 +221,15 @@ def unnamed(
             continue
         if any(loss.partition(".")[0].partition("[")[0] == name for loss in losses):
             continue
-        if name in ("tools", "functions") and "none" in (
-            body.get("tool_choice"),
-            body.get("function_call"),
-        ):
+        choices = (body.get("tool_choice"), body.get("function_call"))
+        if name in ABOUT_TOOLS and ("none" in choices or not body.get("tools")):
             continue  # what may not be called need not be declared
+        if choices[0] == "required" and "response_format" in body:
+            continue  # the format may be a tool that is required anyhow
+        if name == "max_completion_tokens" and body.get("max_tokens") is not None:
+            continue  # OpenAI takes only one of them
+        if name == "top_logprobs" and not body.get("logprobs"):
+            continue  # without which OpenAI does not take it
         if name == "thinking" and "reasoning_effort" in body:
             continue  # which says how much
         if name == "reasoning_effort" and "thinking" in body:
@@ -238,7 +257,13 @@ def without_messages(recording: Any) -> str | None:
 def test_corpus_request_reaches_a_container_at_sagemaker_as_it_was_said(recording):
     body = {**recording.request, "model": "m"}
     head = RequestHead(method="POST", path="/v1/chat/completions")
-    request = OPENAI_CHAT.parse_request(json.dumps(body).encode(), head)
+    try:
+        request = OPENAI_CHAT.parse_request(json.dumps(body).encode(), head)
+    except InvalidRequest as refusal:
+        request, param = None, refusal.param
+    if request is None:
+        assert param, "a refusal does not name what it refuses"
+        return
     options = {"endpoint_name": "e", "hosted_provider": "tgi"}
     target = Target(provider="aws_sagemaker", model="m", options=options)
     rendered, losses = SAGEMAKER.render_request(request, target)
@@ -290,6 +315,8 @@ def translated(recording: Any, vendor: Vendor) -> list[dict[str, Any]] | None:
         message: dict[str, Any] = {"role": role, "content": []}
         for piece in pieces:
             if piece[0] == "result":
+                if not isinstance(piece[1], int):
+                    return None  # of a call that is not there
                 call_id = f"call_{piece[1]}"
                 result = {"tool_call_id": call_id, "content": piece[2]}
                 made.append({"role": "tool", **result})
