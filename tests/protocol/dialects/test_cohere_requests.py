@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from msgspec import Raw
 
 from tests.protocol.dialects.checking import faults
@@ -421,6 +421,13 @@ def test_shape_beside_tools_that_must_not_be_called_is_asked_for_in_the_json_mod
     assert body["response_format"]["json_schema"] == OBJECT
 
 
+def test_structured_output_leaves_a_named_tool_the_only_one():
+    named = {"type": "function", "function": {"name": "f"}}
+    members = {"tools": [function()], "tool_choice": named}
+    body = body_of(**members, response_format=json_schema(OBJECT))
+    assert body == body_of(**members)
+
+
 @pytest.mark.parametrize(
     "members",
     [
@@ -502,6 +509,7 @@ def overlapping(node):
     }
 
 
+@settings(deadline=None)  # whoever comes first reads the description
 @given(REQUESTS)
 def test_any_request_is_legal_there_and_loses_nothing_unnamed(members):
     request = parsed(members)

@@ -226,6 +226,8 @@ def unnamed(
             continue  # what may not be called need not be declared
         if choices[0] == "required" and "response_format" in body:
             continue  # the format may be a tool that is required anyhow
+        if isinstance(choices[0], dict) and name == "response_format":
+            continue  # the answer is the call of the tool that is chosen
         if name == "max_completion_tokens" and body.get("max_tokens") is not None:
             continue  # OpenAI takes only one of them
         if name == "top_logprobs" and not body.get("logprobs"):
