@@ -21,10 +21,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.bedrock_answer import CLAUDE_FORMAT, FORMAT, ORIGIN
 from tz_protocol.dialects.bedrock_models import Family
-from tz_protocol.dialects.ids import legal_id
+from tz_protocol.dialects.ids import legal_id, legal_name
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import media_type_of
-from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, turns_of
+from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, trimmed, turns_of
 from tz_protocol.types.conversation import (
     Audio,
     CacheHint,
@@ -44,10 +44,13 @@ from tz_protocol.types.conversation import (
     Url,
 )
 
-__all__ = ["MessagesRenderer"]
+__all__ = ["TOOL_NAME", "MessagesRenderer"]
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """API_runtime_ToolUseBlock.html; colons and dots are newer than some models."""
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""API_runtime_ToolSpecification.html."""
 
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Raw])
 
@@ -90,6 +93,8 @@ class MessagesRenderer:
 
     def __init__(self, report: Report, family: Family) -> None:
         self._report = report
+        self._left_out: set[str] = set()
+        """Ids of calls that could not be said; nor can their results."""
         self._family = family
         self._names: set[str] = set()
         self.called: dict[str, None] = {}
@@ -103,10 +108,15 @@ class MessagesRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
-        system, turns, late = turns_of(messages)
+        system, turns, late, blank = turns_of(messages)
         for index in late:
             # It takes effect from the beginning instead of from here.
             self._report.drop(f"messages[{index}].role")
+        for index in blank:
+            self._report.drop(f"messages[{index}].content")
+        for path in trimmed(turns) if self._family.is_claude else ():
+            self._report.drop(path)
+        self._begin_with_user(turns)
         for index, message in enumerate(messages):
             if message.name is not UNSET:
                 self._report.handle("messages.name", f"messages[{index}].name")
@@ -121,6 +131,18 @@ class MessagesRenderer:
             else:
                 rendered.append({"role": turn.role, "content": blocks})
         return self._blocks(system, "system"), rendered
+
+    def _begin_with_user(self, turns: list[Turn]) -> None:
+        """Refuse what the assistant says before anybody else."""
+        if not turns or turns[0].role == "user":
+            return
+        path = f"messages[{turns[0].pieces[0].message}].role"
+        reason = "The first message there must be one of the user."
+        self._report.refuse(path, reason)
+        del turns[0]
+        if turns:
+            pieces = turns[0].pieces
+            pieces[:] = [one for one in pieces if type(one.block) is not ToolResult]
 
     def cache_point(
         self, out: list[Any], hint: CacheHint | UnsetType, place: str, path: str
@@ -194,6 +216,8 @@ class MessagesRenderer:
             return None
         media_type, place = _located(source)
         if media_type in _IMAGES:
+            if block.name is not UNSET and block.name:
+                report.drop(f"{path}.filename")
             return {"image": {"format": _IMAGES[media_type], "source": place}}
         kind = _DOCUMENTS.get(media_type)
         if kind is None:
@@ -258,6 +282,7 @@ class MessagesRenderer:
         if block.is_custom:
             reason = "Calls of custom tools are OpenAI's own."
             self._report.handle("tools.custom", f"{message}.tool_calls", reason)
+            self._left_out.add(block.id)
             return None
         arguments = block.arguments
         if arguments.strip() not in NO_ARGUMENTS:
@@ -271,17 +296,23 @@ class MessagesRenderer:
                 raise self._report.invalid(f"{message}.tool_calls", text) from None
         else:
             arguments = "{}"
+        name = legal_name(block.name, TOOL_NAME, 64)
+        if name != block.name:
+            self._report.drop(f"{message}.tool_calls")
         self.has_tool_blocks = True
-        self.called[block.name] = None
+        self.called[name] = None
         return {
             "toolUse": {
                 "toolUseId": legal_id(block.id, _ID),
-                "name": block.name,
+                "name": name,
                 "input": Raw(arguments.encode()),
             }
         }
 
     def _result(self, block: ToolResult, piece: Piece) -> Any:
+        if block.call_id in self._left_out:
+            self._report.drop(f"messages[{piece.message}].content")
+            return None
         self.has_tool_blocks = True
         place = piece.message
         inner = [

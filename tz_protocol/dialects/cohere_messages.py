@@ -49,6 +49,8 @@ class MessagesRenderer:
 
     def __init__(self, report: Report, *, is_thinker: bool) -> None:
         self._report = report
+        self._left_out: set[str] = set()
+        """Ids of calls that could not be said; nor can their results."""
         self._is_thinker = is_thinker
         self._calls: list[dict[str, Any]] = []
         self._plan: list[str] = []
@@ -76,6 +78,8 @@ class MessagesRenderer:
                     # developer is OpenAI's newer word for system.
                     said = "user" if role == "user" else "system"
                     out.append({"role": said, "content": _plain(content)})
+                else:
+                    self._report.drop(f"messages[{index}].content")
         return out
 
     # -- whole messages -----------------------------------------------------------
@@ -86,7 +90,10 @@ class MessagesRenderer:
         for place, block in enumerate(message.content):
             piece = Piece(index, place, block)
             if type(block) is ToolResult:
-                out.append(self._result(block, piece))
+                if block.call_id in self._left_out:
+                    self._report.drop(f"messages[{index}].content")
+                else:
+                    out.append(self._result(block, piece))
             else:
                 self._add(block, piece, others)
         if others:
@@ -129,6 +136,8 @@ class MessagesRenderer:
             made["citations"] = self._citations
         if content or self._calls:
             out.append(made)
+        else:
+            self._report.drop(f"messages[{index}].content")
 
     # -- blocks -------------------------------------------------------------------
 
@@ -198,6 +207,7 @@ class MessagesRenderer:
         if block.is_custom:
             reason = "Calls of custom tools are OpenAI's own."
             self._report.handle("tools.custom", where, reason)
+            self._left_out.add(block.id)
             return None
         arguments = block.arguments.strip()
         if arguments in NO_ARGUMENTS:

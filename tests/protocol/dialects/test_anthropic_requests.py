@@ -9,11 +9,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
-from tests.protocol.dialects.checking import faults, schema
+from tests.protocol.dialects.checking import cut_pieces, faults, schema
 from tests.protocol.dialects.recordings import recordings
 from tests.protocol.dialects.saying import (
     HELLO,
     OBJECT,
+    answered,
     call,
     contents_for,
     function,
@@ -275,7 +276,7 @@ def test_texts_without_a_character_are_left_out():
 
 def test_white_space_before_a_call_is_left_out():
     message = {"role": "assistant", "content": "\n\n", "tool_calls": [call()]}
-    content = body_of(messages=[*HELLO, message])["messages"][1]["content"]
+    content = body_of(messages=[*HELLO, *answered(message)])["messages"][1]["content"]
     assert [block["type"] for block in content] == ["tool_use"]
 
 
@@ -309,14 +310,14 @@ def test_foreign_tool_ids_are_replaced_alike_in_call_and_result():
 @pytest.mark.parametrize("arguments", ["", "  ", "null", "{}"])
 def test_call_without_arguments_has_an_empty_object(arguments):
     message = {"role": "assistant", "tool_calls": [call(arguments=arguments)]}
-    body = body_of(messages=[*HELLO, message])
+    body = body_of(messages=[*HELLO, *answered(message)])
     assert body["messages"][1]["content"][0]["input"] == {}
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "nonsense", '{"a":', "3"])
 def test_call_whose_arguments_are_no_object_is_refused(arguments):
     message = {"role": "assistant", "tool_calls": [call(arguments=arguments)]}
-    error = refusal_of(messages=[*HELLO, message])
+    error = refusal_of(messages=[*HELLO, *answered(message)])
     assert error.param == "messages[1].tool_calls"
 
 
@@ -353,7 +354,7 @@ def test_thoughts_go_back_with_their_seal_and_first():
         ],
         "tool_calls": [call()],
     }
-    content = body_of(messages=[*HELLO, message])["messages"][1]["content"]
+    content = body_of(messages=[*HELLO, *answered(message)])["messages"][1]["content"]
     assert content[:2] == [
         {"type": "thinking", "thinking": "t", "signature": "s"},
         {"type": "redacted_thinking", "data": "d"},
@@ -705,9 +706,8 @@ def turns(messages, losses=()):
     found = turns_of(messages)
     system = [readable(piece, losses) for piece in found.system]
     spoken = []
-    for turn in found.turns:
-        said = turn.pieces
-        if turn.role == "assistant" and len(said) > 1:
+    for role, said in cut_pieces(found.turns, losses):
+        if role == "assistant" and len(said) > 1:
             said = [piece for piece in said if not is_blank(piece.block)]
         pieces = [
             piece
@@ -715,7 +715,7 @@ def turns(messages, losses=()):
             if f"messages[{piece.message}].reasoning_content" not in losses
             or type(piece.block).__name__ != "Thinking"
         ]
-        spoken.append((turn.role, [readable(piece, losses) for piece in pieces]))
+        spoken.append((role, [readable(piece, losses) for piece in pieces]))
     return system, spoken
 
 

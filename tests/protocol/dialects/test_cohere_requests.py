@@ -14,6 +14,7 @@ from tests.protocol.dialects.checking import faults
 from tests.protocol.dialects.recordings import SPECS, recordings
 from tests.protocol.dialects.saying import (
     HELLO,
+    answered,
     call,
     contents_for,
     function,
@@ -321,22 +322,23 @@ def test_thought_without_a_call_is_lost_to_a_model_that_does_not_think():
 @pytest.mark.parametrize("arguments", ["", " ", "null", "{}"])
 def test_call_without_arguments_has_an_empty_object(arguments):
     message = {"role": "assistant", "tool_calls": [call(arguments=arguments)]}
-    made = body_of(messages=[*HELLO, message])["messages"][-1]
+    made = body_of(messages=[*HELLO, *answered(message)])["messages"][1]
     assert made["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 def test_arguments_that_are_no_object_are_refused():
-    messages = [*HELLO, {"role": "assistant", "tool_calls": [call(arguments="[1]")]}]
+    message = {"role": "assistant", "tool_calls": [call(arguments="[1]")]}
+    messages = [*HELLO, *answered(message)]
     assert refusal_of(messages=messages).param == "messages[1].tool_calls"
 
 
 def test_result_that_is_an_error_or_an_image_is_told():
     result = {"role": "tool", "tool_call_id": "c1", "content": "a", "is_error": True}
-    assert losses_of(messages=[*LOOP[:2], result]) == ("messages[2].is_error",)
+    messages = [*LOOP[:2], result, LOOP[3]]
+    assert losses_of(messages=messages) == ("messages[2].is_error",)
     image = {"type": "image_url", "image_url": {"url": "https://e.org/a"}}
-    result = {"role": "tool", "tool_call_id": "c1", "content": [image]}
-    error = refusal_of(messages=[*LOOP[:2], result])
-    assert error.param == "messages[2].content[0]"
+    messages[2] = {"role": "tool", "tool_call_id": "c1", "content": [image]}
+    assert refusal_of(messages=messages).param == "messages[2].content[0]"
 
 
 def test_what_only_the_vendor_knows_comes_back_to_it():
