@@ -27,6 +27,7 @@ from tz_protocol.dialects.anthropic_request import ANSWER_TOOL, NATIVE, RequestR
 from tz_protocol.dialects.anthropic_stream import AnthropicReader
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.deltas import joined
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.parameters import told
@@ -130,14 +131,18 @@ def read_message(body: bytes) -> Completion:
             error = UpstreamGarbled("it is not a message object")
         raise error from None
     blocks: list[Block] = []
+    ids = CallIds()
     length = calls = 0
     for raw in message.content:
         block = _block(raw, length)
-        blocks.append(block)
         if isinstance(block, Text):
             length += len(block.text)
         elif isinstance(block, ToolCall):
+            call_id = ids.own(block.id, message.id, 0, calls, block.name)
+            if call_id != block.id:
+                block = msgspec.structs.replace(block, id=call_id)
             calls += 1
+        blocks.append(block)
     details = message.stop_details
     if details is not None and details.explanation:
         blocks.append(Refusal(details.explanation))

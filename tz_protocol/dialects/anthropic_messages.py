@@ -78,6 +78,7 @@ class MessagesRenderer:
 
     def __init__(self, report: Report) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
         self._left_out: set[str] = set()
         """Ids of calls that could not be said; nor can their results."""
 
@@ -89,6 +90,7 @@ class MessagesRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
+        self._messages = messages
         system, turns, late, blank = turns_of(messages)
         for index in late:
             # It takes effect from the beginning instead of from here.
@@ -283,9 +285,11 @@ class MessagesRenderer:
     def _opaque(self, block: Opaque, piece: Piece) -> Any:
         if block.dialect == ORIGIN:
             return block.value
-        reason = f"It does not know content of the type {block.kind}."
-        self._report.refuse(piece.path(), reason)
+        self._report.foreign(block, piece.path(), is_answer=self._is_answer(piece))
         return None
+
+    def _is_answer(self, piece: Piece) -> bool:
+        return self._messages[piece.message].role == "assistant"
 
 
 def _base64(media_type: str, data: str) -> dict[str, Any]:

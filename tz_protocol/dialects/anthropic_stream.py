@@ -28,6 +28,7 @@ from tz_protocol.dialects.anthropic_errors import error_of
 from tz_protocol.dialects.anthropic_messages import FORMAT, ORIGIN
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.deltas import content, finished, lifecycle
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -120,7 +121,9 @@ class AnthropicReader:
 
     def __init__(self) -> None:
         self._open: dict[int, _Open] = {}
+        self._id = ""
         self._calls = 0
+        self._ids = CallIds()
         self._thoughts = 0
         self._length = 0
         """Characters of text so far."""
@@ -169,6 +172,7 @@ class AnthropicReader:
         message = event.message or _Message()
         if message.usage is not None:
             self._usage.append(message.usage)
+        self._id = message.id
         started = Started(
             id=message.id, model=message.model, service_tier=tier_of(message.usage)
         )
@@ -240,7 +244,8 @@ class AnthropicReader:
         else:
             opened = _Open("call", self._calls)
             self._calls += 1
-            started = ToolCallStarted(index=opened.number, id=block.id, name=block.name)
+            call_id = self._ids.own(block.id, self._id, 0, opened.number, block.name)
+            started = ToolCallStarted(index=opened.number, id=call_id, name=block.name)
             out.append(content(started))
         # Servers that do not stream arguments give them here, whole.
         opened.value = "{}" if block.input is UNSET else bytes(block.input).decode()

@@ -93,6 +93,7 @@ class MessagesRenderer:
 
     def __init__(self, report: Report, family: Family) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
         self._left_out: set[str] = set()
         """Ids of calls that could not be said; nor can their results."""
         self._family = family
@@ -108,6 +109,7 @@ class MessagesRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
+        self._messages = messages
         system, turns, late, blank = turns_of(messages)
         for index in late:
             # It takes effect from the beginning instead of from here.
@@ -334,9 +336,11 @@ class MessagesRenderer:
     def _opaque(self, block: Opaque, piece: Piece) -> Any:
         if block.dialect == ORIGIN:
             return block.value
-        reason = f"It does not know content of the type {block.kind}."
-        self._report.refuse(piece.path(), reason)
+        self._report.foreign(block, piece.path(), is_answer=self._is_answer(piece))
         return None
+
+    def _is_answer(self, piece: Piece) -> bool:
+        return self._messages[piece.message].role == "assistant"
 
 
 def _worded(turn: Turn) -> list[Piece]:

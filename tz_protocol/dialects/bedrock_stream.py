@@ -31,6 +31,7 @@ from tz_protocol.dialects.bedrock_answer import (
 )
 from tz_protocol.dialects.bedrock_errors import error_in_stream
 from tz_protocol.dialects.deltas import content, finished, lifecycle
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -151,6 +152,7 @@ class BedrockReader:
         self._is_started = False
         self._open: dict[int, _Open] = {}
         self._calls = 0
+        self._ids = CallIds()
         self._thoughts = 0
         self._length = 0
         """Characters of text so far."""
@@ -241,9 +243,9 @@ class BedrockReader:
         else:
             opened = _Open("call", self._calls)
             self._calls += 1
-            call = ToolCallStarted(
-                index=opened.number, id=use.tool_use_id, name=use.name
-            )
+            number = opened.number
+            call_id = self._ids.own(use.tool_use_id, self._id, 0, number, use.name)
+            call = ToolCallStarted(index=number, id=call_id, name=use.name)
             out.append(content(call))
         self._open[event.content_block_index] = opened
 

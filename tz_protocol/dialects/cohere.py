@@ -27,7 +27,7 @@ from tz_protocol.dialects.cohere_answer import (
 from tz_protocol.dialects.cohere_request import ANSWER_TOOL, NATIVE, RequestRenderer
 from tz_protocol.dialects.cohere_stream import CohereReader
 from tz_protocol.dialects.deltas import joined
-from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.parameters import told
@@ -118,6 +118,7 @@ def _parse_response(head: ResponseHead, body: bytes) -> Completion:
     blocks = _content(message)
     if message.tool_plan:
         blocks.append(Thinking(text=message.tool_plan))
+    ids = CallIds()
     calls = 0
     for call in message.tool_calls or ():
         function = call.function or _Function()
@@ -125,7 +126,7 @@ def _parse_response(head: ResponseHead, body: bytes) -> Completion:
         if function.name == ANSWER_TOOL:
             blocks.append(Text(arguments))
             continue
-        call_id = call.id or minted_id(answer_id, 0, calls, function.name)
+        call_id = ids.own(call.id, answer_id, 0, calls, function.name)
         blocks.append(ToolCall(id=call_id, name=function.name, arguments=arguments))
         calls += 1
     end = finish_of(answer.finish_reason, has_calls=calls > 0)

@@ -49,6 +49,7 @@ class MessagesRenderer:
 
     def __init__(self, report: Report, *, is_thinker: bool) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
         self._left_out: set[str] = set()
         """Ids of calls that could not be said; nor can their results."""
         self._is_thinker = is_thinker
@@ -63,6 +64,7 @@ class MessagesRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
+        self._messages = messages
         out: list[dict[str, Any]] = []
         for index, message in enumerate(messages):
             if message.name is not UNSET:
@@ -237,8 +239,8 @@ class MessagesRenderer:
 
     def _opaque(self, block: Opaque, piece: Piece) -> Any:
         if block.dialect != ORIGIN:
-            reason = f"It does not know content of the type {block.kind}."
-            self._report.refuse(piece.path(), reason)
+            is_answer = self._messages[piece.message].role == "assistant"
+            self._report.foreign(block, piece.path(), is_answer=is_answer)
             return None
         if block.kind == "citation":
             self._citations.append(block.value)

@@ -26,7 +26,7 @@ from tz_protocol.dialects.cohere_answer import (
 )
 from tz_protocol.dialects.cohere_request import ANSWER_TOOL
 from tz_protocol.dialects.deltas import content, finished, lifecycle
-from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -103,6 +103,7 @@ class CohereReader:
         self._length = 0
         self._open: dict[int, _Call] = {}
         self._calls = 0
+        self._ids = CallIds()
 
     def read(self, event: SseEvent, out: Out) -> None:
         """Append what *event* stands for."""
@@ -217,8 +218,9 @@ class CohereReader:
             number = self._calls
             self._calls += 1
             self._open[index] = _Call(number)
-            own = value.get("id")
-            call_id = str(own) if own else minted_id(self._id, 0, number, name)
+            stated = value.get("id")
+            own = str(stated) if stated else ""
+            call_id = self._ids.own(own, self._id, 0, number, name)
             started = ToolCallStarted(index=number, id=call_id, name=name)
             out.append(content(started))
         self._arguments(index, function.get("arguments"), out)

@@ -88,6 +88,7 @@ class ContentsRenderer:
         self, report: Report, generation: Generation, *, has_any_id: bool
     ) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
         self._left_out: set[str] = set()
         """Ids of calls that could not be said; nor can their results."""
         self._generation = generation
@@ -112,6 +113,7 @@ class ContentsRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
+        self._messages = messages
         system, turns, late, blank = turns_of(messages)
         for index in late:
             # It takes effect from the beginning instead of from here.
@@ -357,9 +359,11 @@ class ContentsRenderer:
     def _opaque(self, block: Opaque, piece: Piece, out: list[Any]) -> Any:
         if block.dialect == ORIGIN:
             return None if block.kind in _NOT_PARTS else block.value
-        reason = f"It does not know content of the type {block.kind}."
-        self._report.refuse(piece.path(), reason)
+        self._report.foreign(block, piece.path(), is_answer=self._is_answer(piece))
         return None
+
+    def _is_answer(self, piece: Piece) -> bool:
+        return self._messages[piece.message].role == "assistant"
 
 
 def _file(uri: str, name: str, usual: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from tz_protocol.dialects.gemini_answer import (
 from tz_protocol.dialects.gemini_contents import FORMAT, ORIGIN
 from tz_protocol.dialects.gemini_errors import error_of
 from tz_protocol.dialects.gemini_partial import Arguments, PartialArgument
-from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -148,8 +148,7 @@ class _Choice:
         self.thoughts = 0
         """How many have."""
         self.calls = 0
-        self.ids: set[str] = set()
-        """Of the calls."""
+        self.ids = CallIds()
         self.arguments: Arguments | None = None
         """Of the call that has not ended; it is the last of ``calls``."""
         self.reason: str | int | None = None
@@ -365,7 +364,7 @@ class GeminiReader:
         is_open = call.willContinue or bool(call.partialArgs)
         started = ToolCallStarted(
             index=number,
-            id=self._call_id(choice, call, number),
+            id=choice.ids.own(call.id, self._id, choice.index, number, call.name),
             name=call.name,
             arguments="" if is_open else _arguments(call.args),
             signature=seal or UNSET,
@@ -375,14 +374,6 @@ class GeminiReader:
         if is_open:
             choice.arguments = Arguments()
             self._more_arguments(choice, call, out)
-
-    def _call_id(self, choice: _Choice, call: _Call, number: int) -> str:
-        """Return the vendor's id if there is one, and it is none of another call."""
-        call_id = call.id
-        if not call_id or call_id in choice.ids:
-            call_id = minted_id(self._id, choice.index, number, call.name)
-        choice.ids.add(call_id)
-        return call_id
 
     def _more_arguments(self, choice: _Choice, call: _Call, out: Out) -> None:
         arguments = choice.arguments

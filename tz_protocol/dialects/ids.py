@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 
-__all__ = ["legal_id", "legal_name", "minted_id", "short_id"]
+__all__ = ["CallIds", "legal_id", "legal_name", "minted_id", "short_id"]
 
 
 def minted_id(*parts: object) -> str:
@@ -25,6 +25,31 @@ def minted_id(*parts: object) -> str:
     text = "\x1f".join(map(str, parts))
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12)
     return f"call_{digest.hexdigest()}"
+
+
+class CallIds:
+    """The ids of one choice's calls: the vendor's, where it gave one and gave it once.
+
+    Callers match results with calls by them, and have nothing else to match by.
+    """
+
+    __slots__ = ("_used",)
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def own(self, stated: str | None, *parts: object) -> str:
+        """Return the id of the next call.
+
+        Args:
+            stated: By the vendor; may be empty.
+            parts: What makes it unique, as for :func:`minted_id`.
+        """
+        call_id = stated
+        if not call_id or call_id in self._used:
+            call_id = minted_id(*parts)
+        self._used.add(call_id)
+        return call_id
 
 
 def legal_id(value: str, pattern: re.Pattern[str]) -> str:

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from tz_protocol.dialects.base import Losses
 from tz_protocol.dialects.parameters import DEFAULTS, Handling
 from tz_protocol.errors import InvalidRequest
-from tz_protocol.types.conversation import Conversation, Reasoning
+from tz_protocol.types.conversation import Conversation, Opaque, Reasoning
 from tz_protocol.types.request import Target
 
 __all__ = ["POLICY_OPTION", "Report", "permitted"]
@@ -190,6 +190,26 @@ class Report:
             self.drop("thinking")
         else:
             self.drop("reasoning.max_tokens")
+
+    def foreign(self, block: Opaque, path: str, *, is_answer: bool) -> None:
+        """Refuse or name a block that only another format knows.
+
+        Answers hold such blocks beside what they say (``provider_content``), callers
+        hand them back without a thought, and another vendor goes on without them as it
+        does without foreign seals. What a caller says is another matter.
+
+        Args:
+            block: What cannot be said.
+            path: Where it is.
+            is_answer: Whether an assistant said it.
+
+        Raises:
+            InvalidRequest: As for :meth:`refuse` and :meth:`drop`.
+        """
+        if is_answer:
+            self.drop(f"{path.partition('.')[0]}.provider_content")
+        else:
+            self.refuse(path, f"It does not know content of the type {block.kind}.")
 
     def handle(self, use: str, path: str, reason: str = "") -> bool:
         """Apply the table to one use of a parameter; True if it can be said.

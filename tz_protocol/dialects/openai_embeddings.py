@@ -3,11 +3,16 @@
 The one rule: vectors are never decoded, whether they are floats or base64: the encoding
 that the client asked for is what the provider is asked for, and its answer passes. Only
 a vendor of another format that has but one encoding has its answer made into the other.
+What callers rely on without looking is seen to: vectors stand in the order of their
+inputs, and each says whose it is.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings.
 """
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -72,7 +77,46 @@ def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
         # Voyage says the total only, which is that of the input.
         stated["prompt_tokens"] = stated.get("total_tokens")
         fields["usage"] = Raw(_encode(stated))
+    fields["data"] = _ordered(fields["data"])
     return JsonResponse(fields=fields, usage=parse_usage(stated))
+
+
+_INDEX = re.compile(rb'"index"\s*:\s*(\d{1,9})')
+_VECTOR = re.compile(rb'"embedding"\s*:')
+"""Numbers and base64 are all that is between these."""
+
+_read_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+
+
+def _ordered(data: Raw) -> Raw:
+    """Return the vectors in the order of their inputs, each with its number."""
+    indexes = list(map(int, _INDEX.findall(data)))
+    count = len(indexes)
+    if indexes == list(range(count)) and len(_VECTOR.findall(data)) == count:
+        return data
+    try:
+        items = _read_items(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # No vectors that we know: the client gets what there is.
+        return data
+    found = [_whole_number(value_of(item.get("index", NULL))) for item in items]
+    stated = [index for index in found if index is not None]
+    if len(set(stated)) == len(items):
+        pairs = sorted(zip(stated, items, strict=True), key=lambda pair: pair[0])
+        if pairs and pairs[0][0] == 1 and pairs[-1][0] == len(pairs):
+            # Counted from 1.
+            pairs = [(index - 1, item) for index, item in pairs]
+    else:
+        # Not numbered, or all alike: they are in order.
+        pairs = list(enumerate(items))
+    pieces = [encode_object({**item, "index": b"%d" % index}) for index, item in pairs]
+    return Raw(b"[%b]" % b",".join(pieces))
+
+
+def _whole_number(value: Any) -> int | None:
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _render_response(

@@ -380,14 +380,16 @@ def test_thoughts_without_this_vendors_seal_are_dropped_and_named(members):
     assert body_of(messages=messages)["messages"][1]["content"] == "x"
 
 
-def test_blocks_of_this_vendor_go_back_unread_and_those_of_others_are_refused():
+def test_blocks_of_this_vendor_go_back_unread_and_those_of_others_are_named():
     value = {"type": "server_tool_use", "id": "s", "name": "w", "input": {"q": 1}}
     entry = {"dialect": "anthropic", "type": "server_tool_use", "value": value}
     message = {"role": "assistant", "content": "x", "provider_content": [entry]}
     body = body_of(messages=[*HELLO, message])
     assert body["messages"][1]["content"][0] == value
     foreign = {**message, "provider_content": [{**entry, "dialect": "gemini"}]}
-    assert "messages[1]" in (refusal_of(messages=[*HELLO, foreign]).param or "")
+    messages = [*HELLO, foreign]
+    assert losses_of(messages=messages) == ("messages[1].provider_content",)
+    assert body_of(messages=messages)["messages"][1]["content"] == "x"
     video = [{"type": "video_url", "video_url": {"url": "x"}}]
     error = refusal_of(messages=[{"role": "user", "content": video}])
     assert error.param == "messages[0].content[0]"

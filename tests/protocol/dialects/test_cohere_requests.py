@@ -358,7 +358,8 @@ def test_what_only_the_vendor_knows_comes_back_to_it():
         "citations": [citation],
     }
     message["provider_content"][0]["dialect"] = "other"
-    assert refusal_of(messages=[*HELLO, message]).param == "messages[1].content[0]"
+    losses = losses_of(messages=[*HELLO, message])
+    assert losses == ("messages[1].provider_content",)
 
 
 def test_mark_for_the_cache_is_a_hint():

@@ -641,7 +641,8 @@ def test_blocks_that_only_the_vendor_knows_return_as_they_were():
     assert content["parts"] == [value, {"text": "x"}]
     foreign = {**native[0], "dialect": "anthropic"}
     message = {"role": "assistant", "content": "x", "provider_content": [foreign]}
-    assert refusal_of(messages=[*HELLO, message]).code == "unsupported_parameter"
+    losses = losses_of(messages=[*HELLO, message])
+    assert losses == ("messages[1].provider_content",)
 
 
 def test_blocks_that_openais_format_cannot_say_are_said_or_refused():
