@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.anthropic_answer import (
+    AROUND,
     AnthropicUsage,
     StopDetails,
     finish_of,
@@ -124,7 +125,7 @@ def read_message(body: bytes) -> Completion:
         UpstreamGarbled: It is not a message.
     """
     try:
-        message = _MESSAGE.decode(body)
+        message = _message_of(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         error = error_of(body)
         if isinstance(error, UpstreamGarbled):
@@ -157,6 +158,21 @@ def read_message(body: bytes) -> Completion:
         model=message.model,
         service_tier=tier_of(message.usage),
     )
+
+
+_INPUT = frozenset({"input"})
+"""The member in which a null is the model's."""
+
+
+def _message_of(body: bytes) -> _Message:
+    try:
+        return _MESSAGE.decode(body)
+    except msgspec.ValidationError:
+        pass
+    try:
+        return _MESSAGE.decode(without_nulls(body, _INPUT))
+    except msgspec.ValidationError:
+        return _MESSAGE.decode(without_nulls(body, _INPUT, AROUND))
 
 
 def _block(raw: Raw, length: int) -> Block:
@@ -194,8 +210,7 @@ def _block_members(raw: Raw) -> _Block:
     try:
         return _BLOCK.decode(raw)
     except msgspec.ValidationError:
-        # A null in the input is the model's.
-        return _BLOCK.decode(without_nulls(raw, frozenset({"input"})))
+        return _BLOCK.decode(without_nulls(raw, _INPUT))
 
 
 def stream_decoder(head: ResponseHead, limit: int) -> Decoder:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.anthropic_answer import (
+    AROUND,
     AnthropicUsage,
     StopDetails,
     finish_of,
@@ -330,7 +331,11 @@ def _event_of(data: bytes) -> _Event:
     try:
         return _EVENT.decode(data)
     except msgspec.ValidationError:
+        pass
+    try:
         return _EVENT.decode(without_nulls(data, _INPUT))
+    except msgspec.ValidationError:
+        return _EVENT.decode(without_nulls(data, _INPUT, AROUND))
 
 
 def _block_of(raw: Raw) -> _Block:

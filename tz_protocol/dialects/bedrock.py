@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.bedrock_answer import (
+    AROUND,
     ORIGIN,
     BedrockUsage,
     ServiceTier,
@@ -46,6 +47,7 @@ from tz_protocol.types.conversation import (
 )
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
+from tz_protocol.wire.json import without_nulls
 from tz_protocol.wire.sigv4 import escape_segment
 
 __all__ = ["BEDROCK", "REQUEST_ID"]
@@ -137,7 +139,7 @@ def parse_response(head: ResponseHead, body: bytes) -> Completion:
         UpstreamGarbled: It is not an answer of Converse.
     """
     try:
-        answer = _ANSWER.decode(body)
+        answer = _answer_of(body)
         blocks = _blocks(answer.output.message.content, head.get(REQUEST_ID) or "")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = "it is not an answer of Converse"
@@ -153,6 +155,17 @@ def parse_response(head: ResponseHead, body: bytes) -> Completion:
         id=head.get(REQUEST_ID) or "",
         service_tier=tier_of(answer.service_tier),
     )
+
+
+_INPUT = frozenset({"input"})
+"""The member in which a null is the model's."""
+
+
+def _answer_of(body: bytes) -> _Answer:
+    try:
+        return _ANSWER.decode(body)
+    except msgspec.ValidationError:
+        return _ANSWER.decode(without_nulls(body, _INPUT, AROUND))
 
 
 def _blocks(content: list[Raw], answer_id: str) -> list[Block]:

@@ -25,7 +25,7 @@ from tz_protocol.dialects.vectors import FloatVectors, texts_of
 from tz_protocol.errors import InvalidRequest, UpstreamGarbled
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, count_of
 from tz_protocol.wire.json import NULL, encode_object
 from tz_protocol.wire.sigv4 import escape_segment
 
@@ -184,11 +184,15 @@ def _parse_response(head: ResponseHead, body: bytes) -> FloatVectors:
     return FloatVectors(fields=fields, usage=usage, vectors=vectors)
 
 
+_DIGITS = 15
+"""Of the greatest count that a header may state."""
+
+
 def _usage(answer: _Answer, head: ResponseHead) -> Usage | None:
-    count = answer.input_text_token_count
+    count = count_of(answer.input_text_token_count)
     if count is None:
         stated = head.get(_TOKENS) or ""
-        if not stated.isascii() or not stated.isdigit():
+        if not stated.isascii() or not stated.isdigit() or len(stated) > _DIGITS:
             return None
         count = int(stated)
     return Usage(input_tokens=count, output_tokens=0)

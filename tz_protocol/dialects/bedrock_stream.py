@@ -11,6 +11,7 @@ API_runtime_ConverseStreamOutput.html.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -207,7 +208,8 @@ class BedrockReader:
             self._finish(out)
 
     def _metadata(self, payload: bytes, out: Out) -> None:
-        self._usage = _METADATA.decode(payload).usage
+        with contextlib.suppress(msgspec.ValidationError):
+            self._usage = _METADATA.decode(payload).usage
         self._has_metadata = True
         if self._has_reason:
             self._finish(out)

@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw
 
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.cohere_answer import (
+    AROUND,
     ORIGIN,
     CohereUsage,
     failure_of,
@@ -44,6 +45,7 @@ from tz_protocol.types.conversation import (
 )
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
+from tz_protocol.wire.json import without_nulls
 
 __all__ = ["COHERE_CHAT"]
 
@@ -108,7 +110,7 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 def _parse_response(head: ResponseHead, body: bytes) -> Completion:
     del head
     try:
-        answer = _ANSWER.decode(body)
+        answer = _answer_of(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise stated_error(body) from None
     failure = failure_of(answer.finish_reason)
@@ -134,6 +136,13 @@ def _parse_response(head: ResponseHead, body: bytes) -> Completion:
         content=joined(blocks), finish=end.finish, native_finish=end.native_finish
     )
     return Completion(choices=(choice,), usage=usage_of(answer.usage), id=answer_id)
+
+
+def _answer_of(body: bytes) -> _Answer:
+    try:
+        return _ANSWER.decode(body)
+    except msgspec.ValidationError:
+        return _ANSWER.decode(without_nulls(body, dropped=AROUND))
 
 
 def _content(message: _Message) -> list[Block]:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.cohere_answer import (
+    AROUND,
     CohereUsage,
     failure_of,
     finish_of,
@@ -44,6 +45,7 @@ from tz_protocol.types.stream import (
     StreamFailed,
     StreamSkipped,
 )
+from tz_protocol.wire.json import without_nulls
 from tz_protocol.wire.sse import SseEvent
 
 __all__ = ["CohereReader"]
@@ -109,7 +111,7 @@ class CohereReader:
         """Append what *event* stands for."""
         data = event.data
         try:
-            value = _EVENT.decode(data)
+            value = _event_of(data)
         except msgspec.ValidationError:
             out.append(StreamSkipped("an event has members of unknown types"))
             return
@@ -253,6 +255,13 @@ class CohereReader:
 
     def _nothing(self, event: _Event, out: Out) -> None:
         """Nothing: it says that something ended, as what follows does."""
+
+
+def _event_of(data: bytes) -> _Event:
+    try:
+        return _EVENT.decode(data)
+    except msgspec.ValidationError:
+        return _EVENT.decode(without_nulls(data, dropped=AROUND))
 
 
 def _message(event: _Event) -> _Message:

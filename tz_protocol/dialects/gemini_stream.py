@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw, UnsetType
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.deltas import content, finished, lifecycle
 from tz_protocol.dialects.gemini_answer import (
+    AROUND,
     CitationMetadata,
     GeminiUsage,
     GroundingMetadata,
@@ -402,8 +403,13 @@ def _response_of(data: bytes) -> tuple[bytes, _Response]:
     try:
         return data, _RESPONSE.decode(data)
     except msgspec.ValidationError:
-        data = without_nulls(data, _ARGUMENTS)
-    return data, _RESPONSE.decode(data)
+        pass
+    try:
+        made = without_nulls(data, _ARGUMENTS)
+        return made, _RESPONSE.decode(made)
+    except msgspec.ValidationError:
+        made = without_nulls(data, _ARGUMENTS, AROUND)
+    return made, _RESPONSE.decode(made)
 
 
 def _arguments(args: Raw | UnsetType) -> str:
