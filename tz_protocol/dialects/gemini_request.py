@@ -359,6 +359,8 @@ class RequestRenderer:
         if is_off:
             config = self._least(name)
         elif budget is not UNSET:
+            given = self._conversation.given
+            name = "thinking" if "thinking" in given else "reasoning"
             config = {"thinkingBudget": self._within(budget, name)}
         elif generation.thinking == "budget":
             # -1: as many as the model sees fit.

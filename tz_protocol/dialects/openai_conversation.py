@@ -148,6 +148,8 @@ class _Reader:
         self.parameters: dict[str, Raw] = {}
         self.given: set[str] = set()
         self.unread: list[str] = []
+        self._limit_name = ""
+        """Which member the limit is from."""
         self._sources: dict[str, str] = {}
         """What is known of the reasoning -> the member that said it."""
 
@@ -191,12 +193,13 @@ class _Reader:
     def _limit(self, name: str, raw: Raw) -> None:
         limit = read_integer(raw, name, 0)
         self.given.add(name)
-        if self.max_tokens is UNSET:
+        # Two names of one thing: the stricter holds.
+        before = self.max_tokens
+        if before is UNSET or limit < before:
             self.max_tokens = limit
-        elif limit != self.max_tokens:
-            # Two names of one thing: the stricter holds.
-            self.unread.append("max_tokens")
-            self.max_tokens = min(limit, self.max_tokens)
+            name, self._limit_name = self._limit_name, name
+        if before is not UNSET and limit != before:
+            self.unread.append(name)
 
     def read_stop(self, raw: Raw) -> None:
         stop = _decode(_STOP, raw, "stop", "a string or a list of strings")
