@@ -107,7 +107,20 @@ class MessagesRenderer:
             for turn in turns
             if (blocks := self._blocks(self._worded(turn)))
         ]
-        return self._blocks(system), rendered
+        return self._instructions(system), rendered
+
+    def _instructions(self, pieces: list[Piece]) -> list[Any]:
+        """Return the blocks of ``system``, which are texts and hold a character."""
+        kept: list[Piece] = []
+        for piece in pieces:
+            block = piece.block
+            if isinstance(block, Image | Document | Audio):
+                self._report.refuse(piece.path(), "Its instructions are text only.")
+            elif isinstance(block, Text) and block.text.isspace():
+                self._report.drop(piece.path())
+            else:
+                kept.append(piece)
+        return self._blocks(kept)
 
     def _worded(self, turn: Turn) -> list[Piece]:
         """Return a turn without texts of white space, which the vendor refuses beside
@@ -155,6 +168,9 @@ class MessagesRenderer:
     def _image(self, block: Image, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.image_url"
+        if self._is_answer(piece):
+            report.refuse(path, "Pictures are in messages of users and tools there.")
+            return None
         if block.detail is not UNSET and block.detail != "auto":
             report.handle("image_url.detail", f"{path}.detail")
         if isinstance(source, Url):
@@ -173,6 +189,9 @@ class MessagesRenderer:
     def _document(self, block: Document, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.file"
+        if self._is_answer(piece):
+            report.refuse(path, "Files are in messages of users and tools there.")
+            return None
         made: dict[str, Any]
         if isinstance(source, PlainText):
             made = _plain(source.text)

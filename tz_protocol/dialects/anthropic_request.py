@@ -30,6 +30,7 @@ from tz_protocol.types.conversation import (
     Conversation,
     CustomTool,
     FunctionTool,
+    Thinking,
     ToolChoice,
 )
 from tz_protocol.types.request import Target
@@ -136,6 +137,8 @@ class RequestRenderer:
         self._tools()
         if conversation.reasoning is not UNSET:
             self._reasoning()
+        if not self._is_thinking:
+            self._forget_thoughts(turns[-1])
         self._sampling()
         self._identity()
         if self._config:
@@ -371,6 +374,28 @@ class RequestRenderer:
             self._budget(UNSET, "thinking")
         else:
             self.report.drop("thinking")
+
+    def _forget_thoughts(self, last: dict[str, Any]) -> None:
+        """Leave thoughts out of an answer that is to be gone on with: a model that is
+        not to think refuses them there, and passes over them anywhere else."""
+        content = last["content"]
+        if last["role"] != "assistant" or type(content) is not list:
+            return
+        kept = [
+            one for one in content if type(one) is Raw or one["type"] not in _THOUGHTS
+        ]
+        if len(kept) == len(content):
+            return
+        messages = self._conversation.messages
+        for index in reversed(range(len(messages))):
+            role = messages[index].role
+            if role == "user" or role == "tool":
+                break
+            if any(type(block) is Thinking for block in messages[index].content):
+                self.report.drop(f"messages[{index}].reasoning_content")
+        last["content"] = _plain(kept)
+        if not kept:
+            self._fields["messages"].pop()
 
     def _think(self, value: Any) -> None:
         self._fields["thinking"] = value

@@ -209,6 +209,8 @@ class AnthropicReader:
     # -- blocks -------------------------------------------------------------------
 
     def _block_start(self, event: _Event, data: bytes, out: Out) -> None:
+        if (unclosed := self._open.pop(event.index, None)) is not None:
+            self._close(unclosed, out)
         raw = Raw(b"{}") if event.content_block is UNSET else event.content_block
         block = _block_of(raw)
         kind = block.type

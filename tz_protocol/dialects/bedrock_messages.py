@@ -132,7 +132,17 @@ class MessagesRenderer:
                 rendered[-1]["content"] += blocks
             else:
                 rendered.append({"role": turn.role, "content": blocks})
-        return self._blocks(system, "system"), rendered
+        return self._instructions(system), rendered
+
+    def _instructions(self, pieces: list[Piece]) -> list[Any]:
+        """Return the blocks of ``system``, which are texts."""
+        kept: list[Piece] = []
+        for piece in pieces:
+            if isinstance(piece.block, Image | Document | Audio):
+                self._report.refuse(piece.path(), "Its instructions are text only.")
+            else:
+                kept.append(piece)
+        return self._blocks(kept, "system")
 
     def _begin_with_user(self, turns: list[Turn]) -> None:
         """Refuse what the assistant says before anybody else."""
@@ -198,6 +208,9 @@ class MessagesRenderer:
     def _image(self, block: Image, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.image_url"
+        if self._is_answer(piece):
+            report.refuse(path, "Pictures are in messages of users and tools there.")
+            return None
         if block.detail is not UNSET and block.detail != "auto":
             report.handle("image_url.detail", f"{path}.detail")
         media_type, place = _located(source)
@@ -213,6 +226,9 @@ class MessagesRenderer:
     def _document(self, block: Document, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.file"
+        if self._is_answer(piece):
+            report.refuse(path, "Files are in messages of users and tools there.")
+            return None
         if isinstance(source, FileId):
             report.handle("file.id", path, "Files are held by one provider only.")
             return None

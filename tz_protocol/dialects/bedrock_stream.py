@@ -230,6 +230,8 @@ class BedrockReader:
         use = _START.decode(event.start).tool_use
         if not self._is_started:
             self._start(out)
+        if (unclosed := self._open.pop(event.content_block_index, None)) is not None:
+            self._close(unclosed, out)
         if use is None:
             value = _OBJECT.decode(event.start)
             if not value:

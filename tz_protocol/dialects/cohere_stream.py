@@ -214,6 +214,7 @@ class CohereReader:
             return
         name = str(function.get("name", ""))
         index = event.index or 0
+        self._close(index, out)
         if name == ANSWER_TOOL:
             self._open[index] = _Call(-1)
         else:

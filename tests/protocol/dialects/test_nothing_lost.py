@@ -6,6 +6,7 @@ what goes out. What is not there must lie under a path that the report names.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.protocol.dialects.strategies import optional, parsed
+from tests.protocol.dialects.strategies import changed, optional, parsed
 from tz_protocol.dialects.anthropic import ANTHROPIC
 from tz_protocol.dialects.bedrock import BEDROCK
 from tz_protocol.dialects.cohere import COHERE_CHAT
@@ -26,6 +27,7 @@ from tz_protocol.dialects.openai_chat_messages import CLOSED_MESSAGES, SHORT_IDS
 from tz_protocol.dialects.vertex_anthropic import VERTEX_ANTHROPIC
 from tz_protocol.errors import InvalidRequest
 from tz_protocol.types.chat import ChatRequest
+from tz_protocol.types.http import RequestHead
 from tz_protocol.types.request import Target
 
 assert OPENAI_CHAT.adapted is not None
@@ -49,7 +51,8 @@ VENDORS: dict[str, tuple[Any, str]] = {
         "mistral-large",
     ),
 }
-OPTIONS = {"project_id": "p", "location": "l", "on_unsupported_param": "warn"}
+PLACE = {"project_id": "p", "location": "l"}
+OPTIONS = {**PLACE, "on_unsupported_param": "warn"}
 
 # -- requests -------------------------------------------------------------------
 
@@ -291,3 +294,37 @@ def test_what_a_request_says_is_said_or_named(vendor, body):
         if not is_said(mark, out) and not is_named(path, losses)
     ]
     assert not missing, losses
+
+
+# -- requests that are not what they should be ----------------------------------
+
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        *(None, True, 0, -1, 1.5, 1e300, 10**30, "", "x", " ", "\0", [], {}, [None]),
+        *([[]], [{}], {"type": "text"}, {"a": None}, "none", "auto", "enabled"),
+        *("data:image/png;base64,!!", "data:,x", "http://", "s3://b/k.png", "gs://x"),
+        *("assistant", "developer", "function", "tool", {"type": "ephemeral"}),
+        [{"type": "text", "text": ""}],
+        [{"type": "text", "text": " "}],
+        [{"type": "image_url", "image_url": {"url": ""}}],
+    ]
+)
+HEAD = RequestHead(method="POST", path="/v1/chat/completions")
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@given(
+    body=requests().flatmap(lambda body: changed(body, ODD)),
+    policy=st.sampled_from(["error", "warn", "drop", None]),
+)
+def test_request_with_anything_in_it_is_said_or_refused(vendor, body, policy):
+    dialect, model = VENDORS[vendor]
+    options = {**OPTIONS, "on_unsupported_param": policy} if policy else PLACE
+    target = Target(provider="acme", model=model, options=options)
+    data = json.dumps({"model": "m", **body}).encode()
+    with contextlib.suppress(InvalidRequest):
+        request = OPENAI_CHAT.parse_request(data, HEAD)
+        rendered, losses = dialect.render_request(request, target)
+        assert isinstance(json.loads(rendered.body), dict)
+        assert losses == tuple(sorted(set(losses)))
+        assert not losses or policy not in ("drop", "error")

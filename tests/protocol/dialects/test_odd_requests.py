@@ -388,3 +388,53 @@ def test_name_of_a_picture_sent_as_a_file_is_named(vendor):
     file = {"type": "file", "file": {"filename": "a.png", "file_data": data}}
     _, losses = said(vendor, messages=[{"role": "user", "content": [file]}])
     assert losses == ("messages[0].content[0].file.filename",)
+
+
+@AT_CLAUDES
+def test_instructions_are_text_and_pictures_among_them_are_refused(vendor):
+    picture = {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{PNG}"},
+    }
+    text = {"type": "text", "text": "s"}
+    messages = [{"role": "system", "content": [text, picture]}, *HELLO]
+    assert refusal_of(vendor, messages=messages).param == "messages[0].content[1]"
+    body, losses = said(vendor, messages=messages, policy="warn")
+    assert losses == ("messages[0].content[1]",)
+    assert body["system"] in ("s", [{"text": "s"}])
+
+
+@AT_CLAUDES
+def test_instructions_of_white_space_are_left_out_and_named(vendor):
+    messages = [{"role": "system", "content": " \n"}, *HELLO]
+    body, losses = said(vendor, messages=messages)
+    assert not body.get("system")
+    assert losses == ("messages[0].content[0]",)
+
+
+@AT_CLAUDES
+def test_pictures_and_files_of_the_assistant_are_refused(vendor):
+    data = f"data:image/png;base64,{PNG}"
+    parts = [
+        {"type": "image_url", "image_url": {"url": data}},
+        {"type": "file", "file": {"filename": "a.png", "file_data": data}},
+    ]
+    for part, name in zip(parts, ("image_url", "file"), strict=True):
+        answer = {"role": "assistant", "content": [part]}
+        error = refusal_of(vendor, messages=[*HELLO, answer, *HELLO])
+        assert error.param == f"messages[1].content[0].{name}"
+
+
+@pytest.mark.parametrize("vendor", ["anthropic", "vertex_anthropic"])
+def test_thoughts_at_the_end_are_left_out_where_the_model_is_not_to_think(vendor):
+    sealed = {"type": "reasoning.text", "text": "t", "signature": "s"}
+    last = {"role": "assistant", "content": "So", "reasoning_details": [sealed]}
+    body, losses = said(vendor, messages=[*HELLO, last])
+    assert body["messages"][-1] == {"role": "assistant", "content": "So"}
+    assert losses == ("messages[1].reasoning_content",)
+    body, losses = said(vendor, messages=[*HELLO, last], reasoning_effort="low")
+    assert body["messages"][-1]["content"][0]["type"] == "thinking"
+    assert losses == ()
+    body, losses = said(vendor, messages=[*HELLO, last, *HELLO])
+    assert body["messages"][1]["content"][0]["type"] == "thinking"
+    assert losses == ()
