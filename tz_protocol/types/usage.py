@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["Usage", "both_of"]
+__all__ = ["Usage", "both_of", "count_of"]
 
 Quality: TypeAlias = Literal["known", "estimated"]
 
@@ -34,6 +34,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     def total_tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+
+MOST_TOKENS = 2**53 - 1
+"""More than anybody counts, and the most that every JSON parser reads alike."""
+
+
+def count_of(stated: float | None) -> int | None:
+    """Return a count that a provider stated, None if it can be none."""
+    if stated is None or not 0 <= stated <= MOST_TOKENS:
+        return None
+    return int(stated)
 
 
 def both_of(
