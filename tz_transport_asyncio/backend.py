@@ -9,16 +9,12 @@ nobody was given is closed. What an operation means is in ``tz_protocol.operatio
 from __future__ import annotations
 
 import asyncio
-import glob
-import os
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -29,6 +25,7 @@ from tz_protocol.drivers import performers
 from tz_protocol.errors import OperationBroken, kind_of
 from tz_protocol.notices import Notice
 from tz_protocol.types.secret import Secret
+from tz_stores import surroundings
 from tz_transport_asyncio.stores import Stores
 
 __all__ = ["Backend", "HttpStream", "Stream"]
@@ -328,50 +325,19 @@ class Backend(Stores):
 
     async def resolve_secret(self, operation: ops.ResolveSecret) -> Secret:
         """Look up a variable, or read a file."""
-        return await asyncio.to_thread(_resolve_secret, operation)
+        return await asyncio.to_thread(surroundings.resolve_secret, operation)
 
     async def read_files(self, operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
         """Read every file that matches."""
-        return await asyncio.to_thread(_read_files, operation)
+        return await asyncio.to_thread(surroundings.read_files, operation)
 
     async def write_file(self, operation: ops.WriteFile) -> None:
         """Replace a file."""
-        await asyncio.to_thread(_write_file, operation)
+        await asyncio.to_thread(surroundings.write_file, operation)
 
     async def print(self, operation: ops.Print) -> None:
         """Write to standard output or standard error."""
-        await asyncio.to_thread(_print, operation)
-
-
-def _resolve_secret(operation: ops.ResolveSecret) -> Secret:
-    kind, _, name = operation.location.partition("::")
-    try:
-        if kind == "env":
-            return Secret(os.environ[name])
-        path = os.environ[name] if kind == "path_from_env" else name
-        return Secret(Path(path).read_text("utf-8").strip())
-    except (OSError, KeyError, ValueError):
-        raise OperationBroken("missing", f"nothing at {operation.location}")
-
-
-def _read_files(operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
-    paths = sorted(glob.glob(operation.pattern))
-    try:
-        return tuple((path, Path(path).read_text("utf-8")) for path in paths)
-    except UnicodeDecodeError:
-        raise OperationBroken("encoding", f"{operation.pattern}: not UTF-8")
-
-
-def _write_file(operation: ops.WriteFile) -> None:
-    path = Path(f"{operation.path}.{os.getpid()}.tmp")
-    path.write_text(operation.text, "utf-8")
-    path.replace(operation.path)
-
-
-def _print(operation: ops.Print) -> None:
-    file = sys.stderr if operation.is_error else sys.stdout
-    file.write(operation.text)
-    file.flush()
+        await asyncio.to_thread(surroundings.print_text, operation)
 
 
 async def _told(call: Awaitable[T]) -> T:

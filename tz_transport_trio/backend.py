@@ -8,16 +8,12 @@ nobody was given is closed. What an operation means is in ``tz_protocol.operatio
 
 from __future__ import annotations
 
-import glob
-import os
 import select
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -28,6 +24,7 @@ from tz_protocol.drivers import Timer, Timers, performers
 from tz_protocol.errors import OperationBroken, kind_of
 from tz_protocol.notices import Notice
 from tz_protocol.types.secret import Secret
+from tz_stores import surroundings
 from tz_transport_trio.stores import Stores
 
 __all__ = ["Backend", "HttpStream", "Stream"]
@@ -337,54 +334,23 @@ class Backend(Stores):
 
     async def resolve_secret(self, operation: ops.ResolveSecret) -> Secret:
         """Look up a variable, or read a file."""
-        return await _in_thread(_resolve_secret, operation)
+        return await _in_thread(surroundings.resolve_secret, operation)
 
     async def read_files(self, operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
         """Read every file that matches."""
-        return await _in_thread(_read_files, operation)
+        return await _in_thread(surroundings.read_files, operation)
 
     async def write_file(self, operation: ops.WriteFile) -> None:
         """Replace a file."""
-        await _in_thread(_write_file, operation)
+        await _in_thread(surroundings.write_file, operation)
 
     async def print(self, operation: ops.Print) -> None:
         """Write to standard output or standard error."""
-        await _in_thread(_print, operation)
+        await _in_thread(surroundings.print_text, operation)
 
 
 async def _in_thread(call: Callable[[Any], T], operation: ops.Operation[Any]) -> T:
     return await trio.to_thread.run_sync(call, operation, abandon_on_cancel=True)
-
-
-def _resolve_secret(operation: ops.ResolveSecret) -> Secret:
-    kind, _, name = operation.location.partition("::")
-    try:
-        if kind == "env":
-            return Secret(os.environ[name])
-        path = os.environ[name] if kind == "path_from_env" else name
-        return Secret(Path(path).read_text("utf-8").strip())
-    except (OSError, KeyError, ValueError):
-        raise OperationBroken("missing", f"nothing at {operation.location}")
-
-
-def _read_files(operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
-    paths = sorted(glob.glob(operation.pattern))
-    try:
-        return tuple((path, Path(path).read_text("utf-8")) for path in paths)
-    except UnicodeDecodeError:
-        raise OperationBroken("encoding", f"{operation.pattern}: not UTF-8")
-
-
-def _write_file(operation: ops.WriteFile) -> None:
-    path = Path(f"{operation.path}.{os.getpid()}.tmp")
-    path.write_text(operation.text, "utf-8")
-    path.replace(operation.path)
-
-
-def _print(operation: ops.Print) -> None:
-    file = sys.stderr if operation.is_error else sys.stdout
-    file.write(operation.text)
-    file.flush()
 
 
 async def _told(call: Awaitable[T]) -> T:
