@@ -200,7 +200,13 @@ class Stream(asyncio.BufferedProtocol):
 
 
 class HttpStream:
-    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it."""
+    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it.
+
+    httpx breaks off a body whose read is cancelled, so none is: one that was given up
+    goes on, and the next read has what it brings.
+    """
+
+    _reading: asyncio.Task[bytes] | None = None
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
@@ -208,13 +214,20 @@ class HttpStream:
 
     async def read(self) -> bytes:
         """Return the next piece, ``b""`` at the end of the body."""
-        return await _told(anext(self._pieces, b""))
+        if self._reading is None:
+            self._reading = asyncio.create_task(_told(anext(self._pieces, b"")))
+        piece = await asyncio.shield(self._reading)
+        self._reading = None
+        return piece
 
     def close(self) -> None:
         """Close in the background."""
-        self._closing = asyncio.get_running_loop().create_task(self._close())
+        self._closing = asyncio.create_task(self._close())
 
     async def _close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
         with suppress(Exception):  # nobody could be told
             await self._response.aclose()
 

@@ -205,22 +205,40 @@ class _TlsStream(Stream):
 
 
 class HttpStream:
-    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it."""
+    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it.
+
+    httpx breaks off a body whose read is cancelled, so none is: a task of its own
+    reads, one piece ahead, and whoever wants one waits for that.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self._pieces = response.aiter_raw()
+        self._scope = trio.CancelScope()
+        self._sender, self._pieces = trio.open_memory_channel[bytes](0)
+        self._error: Exception | None = None
+        trio.lowlevel.spawn_system_task(self._pump)
 
     async def read(self) -> bytes:
         """Return the next piece, ``b""`` at the end of the body."""
-        return await _told(anext(self._pieces, b""))
+        async for piece in self._pieces:
+            return piece
+        if self._error is not None:
+            raise self._error
+        return b""
 
     def close(self) -> None:
         """Close in the background."""
-        trio.lowlevel.spawn_system_task(self._close)
+        self._scope.cancel()
 
-    async def _close(self) -> None:
-        with suppress(Exception):  # it would end the whole run
+    async def _pump(self) -> None:
+        with self._scope, self._sender:
+            try:
+                pieces = self._response.aiter_raw()
+                while piece := await _told(anext(pieces, b"")):
+                    await self._sender.send(piece)
+            except Exception as error:  # it would end the whole run
+                self._error = error
+        with suppress(Exception):  # nobody could be told
             await self._response.aclose()
 
 
