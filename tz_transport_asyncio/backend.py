@@ -262,7 +262,7 @@ class Backend(Stores):
 
     async def aclose(self) -> None:
         """Close the HTTP clients, and the stores' connections."""
-        for held in (*self._clients.values(), self.kept, self.threads):
+        for held in (*self._clients.values(), self.kept, *self.pools):
             await held.aclose()
 
     # -- byte streams -------------------------------------------------------------
@@ -285,12 +285,6 @@ class Backend(Stores):
                 raise ConnectionRefusedError(*error.args)
             raise
         return stream
-
-    async def resolve(self, operation: ops.Resolve) -> tuple[str, ...]:
-        """Ask the system for a name's addresses."""
-        host, port = operation.host, operation.port
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return tuple(str(address[0]) for *_, address in found)
 
     def _context(self, tls: ops.TlsOptions) -> ssl.SSLContext:
         key = (tls.verify, tls.ca_file)

@@ -278,7 +278,7 @@ class Backend(Stores):
 
     async def aclose(self) -> None:
         """Close the HTTP clients, and the stores' connections."""
-        for held in (*self._clients.values(), self.kept, self.threads):
+        for held in (*self._clients.values(), self.kept, *self.pools):
             await held.aclose()
 
     # -- byte streams -------------------------------------------------------------
@@ -300,12 +300,6 @@ class Backend(Stores):
             sock.close()
             raise
         return stream
-
-    async def resolve(self, operation: ops.Resolve) -> tuple[str, ...]:
-        """Ask the system for a name's addresses."""
-        host, port = operation.host, operation.port
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return tuple(str(address[0]) for *_, address in found)
 
     def _context(self, tls: ops.TlsOptions) -> ssl.SSLContext:
         key = (tls.verify, tls.ca_file)
