@@ -15,6 +15,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -41,8 +42,12 @@ _FLUSH_SECONDS = 30.0
 _NEVER = 86_400.0
 """Seconds: asyncio wants a timeout for TLS; the core's deadlines come long before."""
 
-_UNLIMITED: Any = {"timeout": None, "limits": httpx.Limits(max_connections=None)}
-"""For httpx: deadlines and bounds are the core's."""
+_OPTIONS: Any = {
+    "timeout": None,
+    "limits": httpx.Limits(max_connections=None),
+    "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
+}
+"""For httpx: deadlines and bounds are the core's, and nobody's cookies are kept."""
 
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset."""
@@ -302,7 +307,7 @@ class Backend(Stores):
         key = (call.proxy, verify)
         if key not in self._clients:
             self._clients[key] = httpx.AsyncClient(
-                proxy=call.proxy, verify=verify, trust_env=False, **_UNLIMITED
+                proxy=call.proxy, verify=verify, trust_env=False, **_OPTIONS
             )
         request = httpx.Request(
             call.method, call.url, headers=call.headers, content=call.body

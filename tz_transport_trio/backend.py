@@ -14,6 +14,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -40,8 +41,12 @@ _FLUSH_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 """How often leaving clients are looked for where there is no epoll."""
 
-_UNLIMITED: Any = {"timeout": None, "limits": httpx.Limits(max_connections=None)}
-"""For httpx: deadlines and bounds are the core's."""
+_OPTIONS: Any = {
+    "timeout": None,
+    "limits": httpx.Limits(max_connections=None),
+    "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
+}
+"""For httpx: deadlines and bounds are the core's, and nobody's cookies are kept."""
 
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset."""
@@ -317,7 +322,7 @@ class Backend(Stores):
         key = (call.proxy, verify)
         if key not in self._clients:
             self._clients[key] = httpx.AsyncClient(
-                proxy=call.proxy, verify=verify, trust_env=False, **_UNLIMITED
+                proxy=call.proxy, verify=verify, trust_env=False, **_OPTIONS
             )
         request = httpx.Request(
             call.method, call.url, headers=call.headers, content=call.body

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.transport.certificates import make_certificate
@@ -916,6 +917,34 @@ def test_http_call_goes_through_the_proxy_and_streams(transport):
     assert b"authorization: bearer k" in head
     assert b"accept-encoding" not in head
     assert b"user-agent" not in head
+
+
+def test_http_call_keeps_no_cookies(transport, monkeypatch):
+    answer = (
+        b"HTTP/1.1 204 No Content\r\nSet-Cookie: a=b\r\n"
+        b"Set-Cookie: c=d; domain=up.test; max-age=9999\r\n\r\n"
+    )
+    clients = []
+
+    class Client(httpx.AsyncClient):
+        def __init__(self, **options):
+            super().__init__(**options)
+            clients.append(self)
+
+    monkeypatch.setattr(httpx, "AsyncClient", Client)
+    with Proxy(answer) as proxy:
+
+        def flow(context):
+            for _ in range(2):
+                _, _, handle = yield from HttpCall(
+                    FAR, "POST", "http://up.test/", (), b"body", proxy.url
+                )
+                context.tell(Close(handle))
+
+        run_flow(transport, flow)
+    assert len(proxy.heads) == 2
+    assert b"cookie" not in b"".join(proxy.heads).lower()
+    assert [list(client.cookies.jar) for client in clients] == [[]]
 
 
 def test_http_call_through_a_dead_proxy_tells_refused(transport):
