@@ -341,6 +341,17 @@ def test_more_choices_than_the_bound_are_refused_with_provider_field_and_bound(k
     assert not served.sim.requests
 
 
+def test_more_choices_than_connections_are_refused():
+    # As a worker among many has few; the streams would wait for each other's places.
+    served = serve(
+        "cohere", [streamed("cohere", ["x"])], limits=Limits(pool_per_origin=2)
+    )
+    status, error = error_of(served.ask(chat(n=3, stream=True)))
+    assert (status, error["param"]) == (400, "n")
+    assert "2 times" in error["message"]
+    assert not served.sim.requests
+
+
 def test_more_choices_than_the_bound_go_to_a_provider_that_has_them():
     bound = Limits(emulated_choices=3)
     served = serve("anthropic", [whole("anthropic", "x")], [good()], limits=bound)
