@@ -1121,6 +1121,31 @@ def test_comments_do_not_cut_a_stream_that_comes_through_a_proxy(transport):
     assert text == "Hello"
 
 
+def test_comments_do_not_cut_a_proxied_stream_within_an_application(transport):
+    policy = Policy(stream=StreamPolicy(ping_after=0.01))
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": ""}]}
+    found = []
+    with SlowProxy(*PARTS) as proxy:
+        made = proxied_gateway(proxy.url, policy)
+        inside = transport.embed.SyncGatewayTransport(made)
+        proxy.release()  # a caller in the same process waits for content as for a head
+        with (
+            httpx.Client(transport=inside, base_url="http://gateway.test") as ours,
+            ours.stream("POST", "/v1/chat/completions", json=body) as response,
+        ):
+            assert response.status_code == 200
+            parts = len(PARTS)
+            for line in response.iter_lines():
+                found.append(line)
+                if line == ": ping" and parts:
+                    proxy.release()
+                    parts -= 1
+    data = [line for line in found if line.startswith("data:")]
+    assert data[-1] == "data: [DONE]"
+    assert "Hel" in "".join(data)
+    assert '"lo"' in "".join(data)
+
+
 def test_window_to_hold_content_back_does_not_cut_what_comes_through_a_proxy(
     transport,
 ):
