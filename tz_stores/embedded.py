@@ -139,7 +139,11 @@ def _ended(child: int) -> int | None:
 def _endpoint(folder: Path) -> Secret | None:
     """Return the URL of the engine that answers, None if none does."""
     try:
-        found = json.loads((folder / ENDPOINT).read_bytes())
+        with open(folder / ENDPOINT, "rb") as file:
+            if os.geteuid() not in (0, os.fstat(file.fileno()).st_uid):
+                # In a folder that anybody may write to, anybody may pose as an engine.
+                return None
+            found = json.loads(file.read())
         port, password = int(found["port"]), str(found["password"])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         with closing(connection):

@@ -324,6 +324,16 @@ def test_port_of_a_killed_engine_is_trusted_to_nobody(tmp_path):
         assert impostor.asked == []
 
 
+def test_engine_of_another_user_is_not_trusted(engine, monkeypatch):
+    """Nobody else can read where ours is: such a file was laid out for us."""
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12_345)
+    threads = Threads(monotonic)
+    operation = OpenEmbedded(monotonic() + 1.0, str(engine.folder))
+    with pytest.raises(OperationBroken, match="another one has the folder"):
+        threads.calls[OpenEmbedded](operation)
+    threads.close()
+
+
 def test_what_the_engine_keeps_is_for_nobody_else(tmp_path):
     pytest.importorskip("chdb")
     folder = tmp_path / "shared"
