@@ -294,9 +294,8 @@ def _found(text: str, secret: str) -> Iterator[_Span]:
     either = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     for found in re.finditer(rf"(?<!\w)(?:{either})(?!\w)", text):
         yield found.span()
-    cut = _begun(text, secret)
-    if cut >= SUFFIX:
-        # The message itself was cut within it.
+    cut = _cut(text, secret, size)
+    if cut:
         yield len(text) - cut, len(text)
 
 
@@ -304,6 +303,21 @@ def _begun(text: str, secret: str) -> int:
     """Return how many characters of *secret*'s beginning *text* ends with."""
     for count in range(min(len(text), len(secret)), 0, -1):
         if text.endswith(secret[:count]):
+            return count
+    return 0
+
+
+def _cut(text: str, secret: str, size: int) -> int:
+    """Return how much of *secret* is left at the end of a message that was cut there.
+
+    Args:
+        text: The message.
+        secret: Of which as much as *size* is found wherever it is.
+        size: In characters.
+    """
+    for count in range(min(size - 1, len(text)), SUFFIX - 1, -1):
+        tail = text[-count:]
+        if secret.startswith(tail) or (count >= PREFIX and tail in secret):
             return count
     return 0
 
