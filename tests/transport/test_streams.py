@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
+import json
 import os
+import queue
 import resource
 import socket
 import ssl
@@ -15,15 +18,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.transport.certificates import make_certificate
 from tests.transport.loops import BOUND, FAR, NAMES, FakePeers, Transport, served
 from tests.transport.test_conformance import SuiteGateway
 from tz_protocol.errors import OperationBroken, OperationTimeout
+from tz_protocol.gateway import Gateway
 from tz_protocol.machine import ClientGone, Context, Machine
 from tz_protocol.notices import Close, LogLine, RecordNotice
 from tz_protocol.operations import (
+    All,
     Bind,
     Connect,
     HttpCall,
@@ -31,6 +37,7 @@ from tz_protocol.operations import (
     Print,
     Read,
     ReadFiles,
+    Resolve,
     ResolveSecret,
     Signal,
     Sleep,
@@ -44,6 +51,8 @@ from tz_protocol.operations import (
 )
 from tz_protocol.records.record import Outcome
 from tz_protocol.testing import Facts, conformance, http_request, take_message
+from tz_protocol.types.policy import Policy, StreamPolicy
+from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import (
     Model,
     ProviderSettings,
@@ -51,8 +60,11 @@ from tz_protocol.types.settings import (
     Snapshot,
     Url,
 )
+from tz_stores.threads import THREADS, Threads
 
 PLAIN = conformance.SCENARIOS[0]
+LONG = 10.0
+"""Seconds for what is expected to come about."""
 REQUEST = http_request("GET", "/", (("connection", "close"),))
 
 
@@ -783,6 +795,63 @@ def test_closed_stream_fails_whoever_reads_it(transport):
         assert transport.run(main) == "reset"
 
 
+# -- names ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """Names within ``hangs.test`` are looked for until the test is over."""
+    is_over, asked, find = threading.Event(), [], socket.getaddrinfo
+
+    def getaddrinfo(host, *given, **named):
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        if name.endswith("hangs.test"):
+            asked.append(name)
+            assert is_over.wait(BOUND)
+            raise socket.gaierror(socket.EAI_AGAIN, "no server answers")
+        return find(host, *given, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield asked
+    is_over.set()
+
+
+def test_names_that_callers_wrote_do_not_hold_up_those_of_providers(hanging):
+    """For as long as their servers like, and however many there are."""
+    for name in NAMES:  # uvloop resolves by itself
+
+        def late(number, context):
+            with pytest.raises(OperationTimeout):
+                yield from Resolve(context.now + 0.2, f"{number}.hangs.test", 443)
+
+        def dial(port, context):
+            yield from Sleep(context.now + 0.1)
+            handle = yield from Connect(context.now + LONG, "localhost", port)
+            context.tell(Close(handle))
+            return "connected"
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+
+            def flow(context, port=port):
+                flows = [late(number, context) for number in range(100)]
+                flows.append(dial(port, context))
+                return (yield from All(FAR, tuple(flows)))
+
+            assert run_flow(Transport(name), flow)[-1] == "connected"
+    assert 0 < len(hanging) <= 2 * THREADS
+
+
+def test_name_that_nobody_waits_for_any_more_is_not_looked_for(hanging):
+    clock = [0.0]
+    resolve = Threads(lambda: clock[0]).calls[Resolve]
+    assert resolve(Resolve(1.0, "127.0.0.1", 443)) == ("127.0.0.1",)
+    clock[0] = 1.0
+    with pytest.raises(OperationTimeout):
+        resolve(Resolve(1.0, "one.hangs.test", 443))
+    assert hanging == []
+
+
 # -- through an egress proxy ----------------------------------------------------
 
 
@@ -850,6 +919,34 @@ def test_http_call_goes_through_the_proxy_and_streams(transport):
     assert b"user-agent" not in head
 
 
+def test_http_call_keeps_no_cookies(transport, monkeypatch):
+    answer = (
+        b"HTTP/1.1 204 No Content\r\nSet-Cookie: a=b\r\n"
+        b"Set-Cookie: c=d; domain=up.test; max-age=9999\r\n\r\n"
+    )
+    clients = []
+
+    class Client(httpx.AsyncClient):
+        def __init__(self, **options):
+            super().__init__(**options)
+            clients.append(self)
+
+    monkeypatch.setattr(httpx, "AsyncClient", Client)
+    with Proxy(answer) as proxy:
+
+        def flow(context):
+            for _ in range(2):
+                _, _, handle = yield from HttpCall(
+                    FAR, "POST", "http://up.test/", (), b"body", proxy.url
+                )
+                context.tell(Close(handle))
+
+        run_flow(transport, flow)
+    assert len(proxy.heads) == 2
+    assert b"cookie" not in b"".join(proxy.heads).lower()
+    assert [list(client.cookies.jar) for client in clients] == [[]]
+
+
 def test_http_call_through_a_dead_proxy_tells_refused(transport):
     with FakePeers() as peers:
         proxy = f"http://user:secret@127.0.0.1:{peers.addresses.refusing[1]}"
@@ -879,6 +976,196 @@ def test_http_call_that_is_cut_tells_reset(transport):
         with pytest.raises(OperationBroken) as caught:
             run_flow(transport, flow)
     assert caught.value.kind == "reset"
+
+
+class SlowProxy:
+    """Answers one request with a stream, of which each part waits to be released."""
+
+    def __init__(self, *parts):
+        self._parts = parts
+        self._released: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.is_left = threading.Event()
+        """Set when the stream's reader has gone."""
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._released.put(False)
+        self._listener.close()
+        self._thread.join(BOUND)
+
+    def release(self):
+        """Send the next part."""
+        self._released.put(True)
+
+    def _serve(self):
+        stream, _ = self._listener.accept()
+        with stream:
+            stream.settimeout(BOUND)
+            stream.recv(65_536)
+            stream.sendall(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+                b"transfer-encoding: chunked\r\n\r\n"
+            )
+            for part in self._parts:
+                if not self._released.get(timeout=BOUND):
+                    return
+                stream.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+            if self._released.get(timeout=BOUND):
+                stream.sendall(b"0\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                receive_all(stream)
+            self.is_left.set()
+
+
+def test_read_of_a_proxied_body_that_is_given_up_loses_nothing(transport):
+    with SlowProxy(b"one", b"two") as proxy:
+
+        def flow(context):
+            _, _, handle = yield from HttpCall(
+                FAR, "POST", "http://up.test/", (), b"body", proxy.url
+            )
+            pieces, pauses = [], 0
+            for _ in range(3):
+                with pytest.raises(OperationTimeout):
+                    yield from Read(context.now + 0.01, handle)
+                pauses += 1
+                proxy.release()
+                pieces.append((yield from Read(FAR, handle)))
+            context.tell(Close(handle))
+            return pieces, pauses
+
+        assert run_flow(transport, flow) == ([b"one", b"two", b""], 3)
+
+
+def test_proxied_body_that_is_closed_within_a_read_is_left(transport):
+    with SlowProxy() as proxy:
+
+        def flow(context):
+            _, _, handle = yield from HttpCall(
+                FAR, "POST", "http://up.test/", (), b"body", proxy.url
+            )
+            with pytest.raises(OperationTimeout):
+                yield from Read(context.now + 0.01, handle)
+            context.tell(Close(handle))
+            proxy.release()
+
+        run_flow(transport, flow)
+        assert proxy.is_left.wait(BOUND)
+
+
+def proxied_gateway(proxy, policy):
+    """Return a gateway whose one model is reached through *proxy*."""
+    provider = ProviderSettings(
+        name="up",
+        type="openai",
+        model="m",
+        url=Url("http", "up.test", 80, "/v1/"),
+        proxy=Secret(proxy),
+    )
+    model = Model(
+        name="m",
+        capabilities=frozenset({"chat"}),
+        routing=("up",),
+        providers={"up": provider},
+        policy=policy,
+    )
+    return Gateway(
+        Snapshot(models={"m": model}),
+        wall_clock=time.time,
+        new_id=lambda: "01890000-0000-7000-8000-000000000001",
+        jitter=lambda: 0.5,
+    )
+
+
+def delta(text, finish=None):
+    """Return one event of OpenAI's."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "choices": [choice]}
+    return b"data: %b\n\n" % json.dumps(chunk).encode()
+
+
+PARTS = (delta("Hel"), delta("lo", "stop") + b"data: [DONE]\n\n")
+
+
+def test_comments_do_not_cut_a_stream_that_comes_through_a_proxy(transport):
+    policy = Policy(stream=StreamPolicy(ping_after=0.01))
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": ""}]}
+    lines = []
+    with (
+        SlowProxy(*PARTS) as proxy,
+        served(transport, proxied_gateway(proxy.url, policy)) as running,
+        contextlib.closing(http.client.HTTPConnection(*running.address, BOUND)) as ours,
+    ):
+        headers = {"content-type": "application/json"}
+        ours.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        response = ours.getresponse()
+        assert response.status == 200
+        for _ in PARTS:
+            while (line := response.readline()) not in (b": ping\n", b""):
+                lines.append(line)
+            proxy.release()
+        proxy.release()
+        lines += response.read().splitlines(keepends=True)
+    told = [line.removeprefix(b"data: ") for line in lines if line[:5] == b"data:"]
+    assert told.pop() == b"[DONE]\n"
+    choices = [json.loads(line)["choices"] for line in told]
+    text = "".join(
+        one["delta"].get("content") or "" for (one,) in filter(None, choices)
+    )
+    assert text == "Hello"
+
+
+def test_comments_do_not_cut_a_proxied_stream_within_an_application(transport):
+    policy = Policy(stream=StreamPolicy(ping_after=0.01))
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": ""}]}
+    found = []
+    with SlowProxy(*PARTS) as proxy:
+        made = proxied_gateway(proxy.url, policy)
+        inside = transport.embed.SyncGatewayTransport(made)
+        proxy.release()  # a caller in the same process waits for content as for a head
+        with (
+            httpx.Client(transport=inside, base_url="http://gateway.test") as ours,
+            ours.stream("POST", "/v1/chat/completions", json=body) as response,
+        ):
+            assert response.status_code == 200
+            parts = len(PARTS)
+            for line in response.iter_lines():
+                found.append(line)
+                if line == ": ping" and parts:
+                    proxy.release()
+                    parts -= 1
+    data = [line for line in found if line.startswith("data:")]
+    assert data[-1] == "data: [DONE]"
+    assert "Hel" in "".join(data)
+    assert '"lo"' in "".join(data)
+
+
+def test_window_to_hold_content_back_does_not_cut_what_comes_through_a_proxy(
+    transport,
+):
+    policy = Policy(stream=StreamPolicy(hold=0.01))
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": ""}]}
+    with (
+        SlowProxy(*PARTS) as proxy,
+        served(transport, proxied_gateway(proxy.url, policy)) as running,
+        contextlib.closing(http.client.HTTPConnection(*running.address, BOUND)) as ours,
+    ):
+        proxy.release()
+        headers = {"content-type": "application/json"}
+        ours.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        response = ours.getresponse()
+        # The head is here: the window is over, and nothing more has come.
+        proxy.release()
+        proxy.release()
+        answer = response.read()
+    assert b"Hel" in answer
+    assert answer.endswith(b"data: [DONE]\n\n")
 
 
 def test_path_of_a_certificate_that_is_missing_is_told(transport):

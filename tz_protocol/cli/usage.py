@@ -25,8 +25,8 @@ serve, check, explain:
                        wins over TENSORZERO_GATEWAY_BIND_ADDRESS and the file
   --host HOST, --port PORT        replace one part of that address; port 0: any
 serve:
-  --workers N          processes on one socket; each takes 1/N of the limits
-                       and shows its own figures in /metrics
+  --workers N          processes on one socket; each takes 1/N of the limits,
+                       and any of them shows the figures of all in /metrics
   --tls-cert FILE, --tls-key FILE   serve TLS (PEM)
 check, explain:
   --json               print the same as JSON

@@ -30,7 +30,7 @@ _STRING = msgspec.json.Decoder(str)
 
 _MOST_CHOICES = (
     "It is asked once for each answer, and at most {limit} times "
-    "(gateway.limits.emulated_choices)."
+    "(gateway.limits.emulated_choices, or pool_per_origin where that is less)."
 )
 
 _WHITE_SPACE = str.maketrans("", "", " \t\r\n")

@@ -72,8 +72,6 @@ class Calls:
                 self._decoded,
                 first=self.first,
                 idle=self.timeouts.idle,
-                # Of what httpx reads, a read that is given up may be the last.
-                is_apart=self.candidate.settings.proxy is not None,
             )
         )
 
