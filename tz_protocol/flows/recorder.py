@@ -24,11 +24,11 @@ from tz_protocol.errors import (
 from tz_protocol.flows.clickhouse import ClickHouse
 from tz_protocol.flows.migrate import migrate
 from tz_protocol.flows.spooling import FILE_SECONDS, Spooler
-from tz_protocol.flows.writing import MISSING_TABLE, Rejected, render, write
+from tz_protocol.flows.writing import MISSING_TABLE, render, write
 from tz_protocol.notices import LogLine
 from tz_protocol.operations import All, Flow, Signal, Sleep, Wait
 from tz_protocol.recordops import ReadFile
-from tz_protocol.records.batch import Batch, Segment
+from tz_protocol.records.batch import Batch, Rejected, Segment
 from tz_protocol.records.entry import Entry
 from tz_protocol.records.queue import FOREVER, Queue
 from tz_protocol.types.records import RecordSettings
@@ -138,7 +138,7 @@ class Recorder:
         """
         self._is_ending = True
         self.queue.close()
-        self.queue.poke()
+        self.queue.hurry()
         self._look_drained()
         try:
             yield from Wait(deadline, self._drained)
@@ -192,8 +192,7 @@ class Recorder:
         """Write one batch or one segment, whoever's turn it is, or wait for one."""
         queue = self.queue
         queue.wake_store = Signal()
-        batch = queue.next_to_write(self._context.now)
-        segment = queue.segments[0] if queue.segments else None
+        batch, segment = queue.next_to_write(self._context.now)
         if batch is not None and (segment is None or not self._is_segments_turn):
             self._is_segments_turn = True
             yield from self._write_batch(batch)
@@ -202,7 +201,7 @@ class Recorder:
             yield from self._write_segment(segment)
         else:
             try:
-                yield from Wait(queue.due, queue.wake_store)
+                yield from Wait(queue.next_look(self._context.now), queue.wake_store)
             except OperationTimeout:
                 return
 
@@ -211,14 +210,13 @@ class Recorder:
         queue.hold(batch)
         try:
             rejected, unread = yield from self._write(
-                batch.name, batch.payloads, batch.written
+                batch, batch.payloads, batch.written
             )
-            is_on_disk = batch.on_disk > 0
-            queue.written(batch, _records_of(rejected), len(unread))
+            is_gone = queue.written(batch, _records_of(rejected), len(unread))
         finally:
             queue.release(batch)
         self._look_drained()
-        if is_on_disk:
+        if is_gone and batch.disk_bytes:
             yield from self.spooler.remove(batch)
         yield from self._set_aside(rejected)
 
@@ -230,7 +228,7 @@ class Recorder:
             if isinstance(error, OperationBroken) and error.kind == "missing":
                 queue.gone(segment)  # somebody has taken it away
                 return
-            queue.segments.rotate(-1)
+            queue.put_off(segment, self._context.now + FILE_SECONDS)
             yield from Sleep(self._context.now + FIRST_PAUSE)
             return
         found = read_segment(data)
@@ -239,17 +237,31 @@ class Recorder:
         queue.read(segment, len(payloads))
         if found.damage:
             self._metrics.add("tz_spool_damage_total", found.damage)
-        rejected, unread = yield from self._write(segment.name, payloads, set())
+        rejected, unread = yield from self._write(segment, payloads, {})
         queue.gone(segment, len(payloads), _records_of(rejected), len(unread))
         yield from self.spooler.remove_segment(segment)
         yield from self._set_aside(rejected)
 
     def _write(
-        self, name: str, payloads: list[bytes], written: set[str]
+        self,
+        one: Batch | Segment,
+        payloads: list[bytes],
+        written: dict[str, list[Rejected]],
     ) -> Flow[tuple[list[Rejected], list[int]]]:
         rows, unread = yield from render(payloads, self._context)
-        timeout = self.settings.insert_timeout
-        rejected = yield from write(self._store, timeout, name, rows, written)
+        is_repeat, one.is_tried = one.is_tried, True
+        try:
+            rejected = yield from write(
+                self._store,
+                self.settings.insert_timeout,
+                one.name,
+                rows,
+                written,
+                is_repeat=is_repeat,
+            )
+        except StoreError:
+            self.queue.failed(one, self._context.now)
+            raise
         if self.queue.is_failing:
             self.queue.is_failing = False
             message = "ClickHouse takes records again"

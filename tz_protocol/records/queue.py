@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tz_protocol.operations import Signal
 from tz_protocol.records.batch import Batch, Counts, Segment
 from tz_protocol.types.records import RecordSettings
 
 __all__ = ["Queue"]
+
+FAILURES = 3
+"""Times that a batch fails before it is put off."""
+
+PUT_OFF = 30.0
+"""Seconds for which the others go first then."""
 
 LONGEST_OPEN = 1.0
 """Seconds after which a batch is closed while nothing can be written anyway: longer
@@ -115,21 +121,57 @@ class Queue:
             return FOREVER
         return batch.opened + max(LONGEST_OPEN, self.settings.flush)
 
-    def next_to_write(self, now: float) -> Batch | None:
-        """Return the oldest batch that can be written, None if there is none."""
+    def next_to_write(self, now: float) -> tuple[Batch | None, Segment | None]:
+        """Return the oldest batch and the oldest segment that can be written."""
         if self.due <= now:
             self.close()
-        return self._first()
+        batch, segment = self._first(now), self._first_segment(now)
+        if batch is None and segment is None and self.is_failing:
+            # It may be the store that failed and not those that were put off.
+            return self._first(FOREVER), self._first_segment(FOREVER)
+        return batch, segment
+
+    def next_look(self, now: float) -> float:
+        """Return when there will be something to write, if nothing happens before."""
+        times = [self.due, *(one.again for one in self._waiting() if one.again > now)]
+        return min(times)
+
+    def _waiting(self) -> Iterator[Batch | Segment]:
+        yield from self._ready
+        yield from self.segments
+
+    def failed(self, one: Batch | Segment, now: float) -> None:
+        """Say that the store did not take *one*.
+
+        What fails again and again is put off, so that it does not keep the others
+        waiting: it may well be the only one that cannot be taken.
+        """
+        one.failures += 1
+        if one.failures >= FAILURES:
+            self.put_off(one, now + PUT_OFF)
+
+    def put_off(self, one: Batch | Segment, until: float) -> None:
+        """Let the others go first."""
+        one.again = until
+
+    def hurry(self) -> None:
+        """Put nothing off any longer."""
+        for one in self._waiting():
+            one.again = -FOREVER
+        self.poke()
 
     def next_to_spool(self) -> Batch | None:
         """Return the oldest batch that should leave the memory, None if none should."""
         return self._first() if self.is_failing or self.is_crowded else None
 
-    def _first(self) -> Batch | None:
+    def _first(self, now: float = FOREVER) -> Batch | None:
         for batch in self._ready:
-            if not batch.waiting and batch not in self._held:
+            if not batch.waiting and batch not in self._held and batch.again <= now:
                 return batch
         return None
+
+    def _first_segment(self, now: float) -> Segment | None:
+        return next((found for found in self.segments if found.again <= now), None)
 
     def hold(self, batch: Batch) -> None:
         """Take *batch* in hand; :meth:`release` it, whatever comes of it."""
@@ -164,20 +206,27 @@ class Queue:
         if batch.done.is_set:
             return  # the store has it already, or it was brought to disk twice
         self._forget(batch)
-        segment = Segment(path, batch.disk_bytes, len(batch.payloads))
+        size, count = batch.disk_bytes, len(batch.payloads)
+        segment = Segment(path, size, count, is_tried=batch.is_tried)
+        segment.failures, segment.again = batch.failures, batch.again
         self.segments.append(segment)
         batch.done.set()
         self.poke()
 
-    def written(self, batch: Batch, rejected: int, unread: int) -> None:
-        """Say that *batch* is in the store, but for some that cannot be."""
+    def written(self, batch: Batch, rejected: int, unread: int) -> bool:
+        """Say that *batch* is in the store, but for some that cannot be.
+
+        Returns:
+            False if it was brought to disk meanwhile, and counts as a segment.
+        """
         if batch.done.is_set:
-            return  # it was brought to disk meanwhile, and counts as a segment
+            return False
         self._forget(batch)
         self.counts.queued -= len(batch.missing)
         self.counts.spooled -= batch.on_disk
         self._settle(len(batch.payloads), rejected, unread)
         batch.done.set()
+        return True
 
     def _forget(self, batch: Batch) -> None:
         self._ready.remove(batch)

@@ -29,6 +29,8 @@ class ScriptedDisk:
         does not."""
         self.latency = 0.0
         """Seconds before anything is carried out."""
+        self.is_kept = False
+        """True: what is removed is there all the same, as after a kill just before."""
         self.appends = 0
         self._makers: dict[str, Hashable] = {}
         self._abandoned: set[str] = set()
@@ -71,7 +73,8 @@ class ScriptedDisk:
     def remove(self, path: str) -> None:
         """Remove a file."""
         self._check()
-        self.files.pop(path, None)
+        if not self.is_kept:
+            self.files.pop(path, None)
 
     def make_folder(self, owner: Hashable) -> str:
         """Return the path of a folder that nobody has had before."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.flows.recording import FOLDER, Recording, vars_of
+from tz_protocol.errors import OperationBroken
 from tz_protocol.flows.spooling import APPEND_SECONDS
 from tz_protocol.notices import LogLine
 from tz_protocol.testing import ScriptedClickHouse
@@ -69,6 +70,7 @@ def test_store_away_for_thirty_seconds_at_two_hundred_a_second_loses_nothing():
     assert sorted(run.written()) == run.offered
     assert run.counts.written == len(run.offered)
     assert not run.disk.files
+    assert run.is_empty()
     assert run.recorder.problems() == []
 
 
@@ -111,6 +113,50 @@ def test_acknowledgement_lost_is_no_duplicate():
     run.wait(30)
     assert run.written() == run.offered
     assert run.counts.written == 4
+
+
+def test_acknowledgement_lost_is_no_duplicate_long_after_its_token_is_forgotten():
+    run = Recording(spool={})
+    run.server.window = 0
+    run.server.lost_acks = 3
+    run.offer(4, is_chat=True)
+    run.wait(30)
+    for table in ("ModelInference", "ChatInference", "Exchange"):
+        assert len(run.server.rows(table)) == 4
+    assert run.is_empty()
+
+
+def test_killed_before_the_file_is_removed_is_no_duplicate_without_its_token():
+    run = Recording(spool={}, durability="spool")
+    run.wait(1)
+    run.server.window = 0
+    run.disk.is_kept = True  # what is removed is there again after the kill
+    for _ in range(3):
+        run.keep()
+        run.wait(1)
+    assert len(run.written()) == 3
+    run.sim.kill()
+    run.disk.is_kept = False
+    later = Recording(disk=run.disk, server=run.server, spool={}, start=run.sim.now + 1)
+    later.wait(5)
+    assert later.counts.recovered == 3
+    assert later.written() == run.offered
+    assert later.is_empty()
+
+
+def test_part_of_a_batch_that_is_there_does_not_hide_the_rest():
+    # halves were written, one was not acknowledged, and the tokens are forgotten
+    for lost in range(1, 6):
+        run = Recording(spool={})
+        run.offer()
+        run.wait(1)
+        run.offer(16)
+        bad = {run.offered[6]}
+        run.server.is_bad = lambda _, row: row["id"] in bad  # noqa: B023 - called here
+        run.server.window = 0 if lost % 2 else 10_000
+        run.server.lost_acks = lost
+        run.wait(60)
+        assert sorted(run.written()) == sorted(set(run.offered) - bad)
 
 
 def test_store_without_a_spool_keeps_what_memory_holds_and_counts_the_rest():
@@ -165,6 +211,87 @@ def test_bad_rows_and_a_lost_acknowledgement_are_no_duplicate():
     run.server.lost_acks = 1
     run.wait(30)
     assert sorted(run.written()) == sorted(set(run.offered) - bad)
+
+
+def test_bad_row_of_one_table_is_set_aside_though_the_next_table_fails():
+    run = Recording(spool={})
+    run.offer()
+    run.wait(1)
+    run.offer(4, is_chat=True)
+    bad = run.offered[2]
+    once = iter([True])
+    run.server.is_bad = lambda table, row: table != "Exchange" and row["id"] == bad
+    run.server.refuses = lambda table, _: table == "Exchange" and next(once, False)
+    run.wait(30)
+    assert run.written() == run.offered
+    assert [line["row"]["id"] for line in run.dead()] == [bad]
+    assert run.counts.dropped == {"rejected": 1}
+
+
+@pytest.mark.parametrize("spool", [{}, None], ids=["spool", "no-spool"])
+def test_batch_that_is_always_refused_does_not_keep_the_others_waiting(spool):
+    run = Recording(spool=spool)
+    run.offer()
+    run.wait(1)
+    run.server.refuses = lambda table, row: row["id"] == run.offered[1]
+    run.offer()
+    run.wait(10)
+    for _ in range(40):
+        run.offer()
+        run.wait(0.5)
+    assert len(run.written()) >= 38
+    run.server.refuses = lambda table, row: False
+    run.wait(40)
+    assert sorted(run.written()) == run.offered
+    assert run.is_empty()
+
+
+def test_batch_that_kills_the_server_does_not_keep_the_others_waiting():
+    run = Recording(spool={})
+    run.offer()
+    run.wait(1)
+
+    def crash(_: str, row: dict) -> bool:
+        if row["id"] == run.offered[1]:
+            raise OperationBroken("reset")
+        return False
+
+    run.server.refuses = crash
+    run.offer()
+    run.wait(10)
+    started = run.sim.now
+    for _ in range(100):
+        run.offer()
+        run.wait(0.5)
+    told = [line for line in run.sim.notices if isinstance(line, LogLine)]
+    assert len([line for line in told if line.level == "error"]) < 10
+    assert len(run.written()) >= 99
+    assert run.sim.now - started < 60
+
+
+def test_store_that_comes_back_is_noticed_however_often_it_failed():
+    run = Recording()
+    run.server.state = "down"
+    run.offer()
+    run.wait(60)
+    run.server.state = "up"
+    run.wait(6)
+    assert run.written() == run.offered
+
+
+def test_end_does_not_wait_for_what_was_put_off():
+    run = Recording()
+    run.offer()
+    run.wait(1)
+    run.server.refuses = lambda table, row: row["id"] == run.offered[1]
+    run.offer()
+    run.wait(5)
+    run.offer()
+    run.wait(5)
+    assert len(run.written()) == 2
+    run.server.refuses = lambda table, row: False
+    run.finish()
+    assert sorted(run.written()) == run.offered
 
 
 def test_tables_that_vanish_are_made_again():
@@ -276,6 +403,15 @@ def test_requests_at_one_moment_share_an_append():
     assert run.disk.appends <= 2
 
 
+def test_spool_is_as_empty_in_its_books_as_on_its_disk():
+    run = Recording(spool={"bytes": 3_000}, durability="spool")
+    for _ in range(100):
+        run.keep()
+        run.wait(0.5)
+    assert run.is_empty()
+    assert "unsafe" not in run.metrics.render({})
+
+
 def test_slow_disk_delays_a_request_once_and_no_more():
     run = Recording(spool={}, durability="spool")
     run.disk.latency = 30.0
@@ -342,6 +478,27 @@ def test_end_while_the_store_is_frozen_spools_everything():
     run.wait(1)
     run.finish(2.0)
     assert run.counts.queued == 0
+
+
+@pytest.mark.parametrize("latency", [0.0, 2.2], ids=["away", "slow"])
+@pytest.mark.parametrize("disk", [0.0, 0.5, 3.0])
+def test_end_while_disk_and_store_are_busy_spools_everything(latency, disk):
+    run = Recording(spool={}, insert_timeout=60.0)
+    run.offer()
+    run.wait(1)
+    run.server.latency = latency
+    run.server.state = "up" if latency else "down"
+    run.disk.latency = disk
+    run.wait(4)
+    run.offer(5)
+    run.finish(2.0)
+    assert run.counts.queued == 0
+    run.sim.kill()
+    run.server.state, run.server.latency, run.disk.latency = "up", 0.0, 0.0
+    later = Recording(disk=run.disk, server=run.server, spool={}, start=run.sim.now + 9)
+    later.wait(20)
+    assert sorted(later.written()) == run.offered
+    assert later.is_empty()
 
 
 def test_end_with_neither_says_how_many_are_lost():
@@ -421,7 +578,7 @@ def test_killed_anywhere_among_faults_every_kept_record_is_there_once(
     run.wait(120)
     written = run.written()
     assert len(written) == len(set(written))
-    assert run.counts.queued == run.counts.spooled == 0
+    assert run.is_empty()
 
 
 def _suffer(run: Recording, fault: str) -> None:
