@@ -83,18 +83,24 @@ class Recorder:
 
     def offer(self, entry: Entry) -> None:
         """Take *entry*; never waits, never fails."""
-        self.queue.take(_encode(entry), self._context.now)
+        payload = _encode(entry)
+        batch = self.queue.take(payload, self._context.now)
+        if batch is not None and self.settings.durability == "spool":
+            self.spooler.begin(batch, payload)
 
-    def keep(self, entry: Entry) -> Flow[None]:
+    def keep(self, entry: Entry) -> Flow[str]:
         """Take *entry* and wait until it is as safe as the durability says.
 
         What cannot be made safe is no reason to withhold an answer: it is counted, and
         the entry stays in memory.
+
+        Returns:
+            Why the entry is not safe, in one word; empty if it is.
         """
         payload = _encode(entry)
         batch = self.queue.take(payload, self._context.now)
         if batch is None:
-            return
+            return "dropped"
         reason = ""
         if self.settings.durability == "spool":
             reason = yield from self.spooler.keep(batch, payload)
@@ -107,6 +113,7 @@ class Recorder:
                 reason = "timeout"
         if reason:
             self._metrics.add("tz_records_unsafe_total", reason=reason)
+        return reason
 
     @property
     def rejects_requests(self) -> bool:
@@ -212,13 +219,13 @@ class Recorder:
             rejected, unread = yield from self._write(
                 batch, batch.payloads, batch.written
             )
+            yield from self._set_aside(rejected)
             is_gone = queue.written(batch, _records_of(rejected), len(unread))
         finally:
             queue.release(batch)
         self._look_drained()
         if is_gone and batch.disk_bytes:
             yield from self.spooler.remove(batch)
-        yield from self._set_aside(rejected)
 
     def _write_segment(self, segment: Segment) -> Flow[None]:
         queue = self.queue
@@ -238,9 +245,9 @@ class Recorder:
         if found.damage:
             self._metrics.add("tz_spool_damage_total", found.damage)
         rejected, unread = yield from self._write(segment, payloads, {})
+        yield from self._set_aside(rejected)
         queue.gone(segment, len(payloads), _records_of(rejected), len(unread))
         yield from self.spooler.remove_segment(segment)
-        yield from self._set_aside(rejected)
 
     def _write(
         self,
@@ -272,21 +279,22 @@ class Recorder:
         """Put refused rows where a person can look at them."""
         if not rejected:
             return
-        _, table, _, code = rejected[0]
-        fields: dict[str, object] = {
-            "rows": len(rejected),
-            "table": table,
-            "code": code,
-        }
-        message = "ClickHouse cannot read some rows; they are set aside"
-        self._context.tell(LogLine("error", message, fields))
-        yield from self.spooler.set_aside(
+        is_kept = yield from self.spooler.set_aside(
             b"".join(
                 b'{"table":"%b","code":"%b","row":%b}\n'
                 % (table.encode(), code.encode(), row)
                 for _, table, row, code in rejected
             )
         )
+        _, table, _, code = rejected[0]
+        fields: dict[str, object] = {
+            "rows": len(rejected),
+            "table": table,
+            "code": code,
+        }
+        fate = "they are set aside" if is_kept else "they are lost"
+        message = f"ClickHouse cannot read some rows; {fate}"
+        self._context.tell(LogLine("error", message, fields))
 
 
 def _records_of(rejected: list[Rejected]) -> int:

@@ -56,9 +56,11 @@ class ScriptedDisk:
                 found.append((path, len(self.files[path])))
         return [pair for pair in found if not pair[0].startswith(f"{folder}/{own}/")]
 
-    def append(self, path: str, data: bytes) -> None:
+    def append(self, path: str, data: bytes, limit: int | None = None) -> None:
         """Append, all or nothing."""
         self._check()
+        if limit is not None and len(self.files.get(path, b"") + data) > limit:
+            raise OperationBroken("limit")
         if sum(map(len, self.files.values())) + len(data) > self.capacity:
             raise OperationBroken("full")
         self.appends += 1

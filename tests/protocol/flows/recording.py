@@ -109,8 +109,8 @@ class Recording:
         self.offered.append(one.record.id)
 
         def flow() -> Flow[None]:
-            yield from self.recorder.keep(one)
-            if kept is not None:
+            unsafe = yield from self.recorder.keep(one)
+            if kept is not None and not unsafe:
                 kept.append(one.record.id)
 
         return self.sim.spawn(flow())

@@ -294,6 +294,37 @@ def test_end_does_not_wait_for_what_was_put_off():
     assert sorted(run.written()) == run.offered
 
 
+def test_rows_set_aside_have_a_bound_and_are_counted_past_it(monkeypatch):
+    monkeypatch.setattr("tz_protocol.flows.spooling.DEAD_BYTES", 3_000)
+    run = Recording(spool={})
+    run.server.is_bad = lambda table, row: True
+    for _ in range(20):
+        run.offer()
+        run.wait(0.5)
+    assert 0 < len(run.dead()) < 5
+    assert run.counts.dropped == {"rejected": 20}
+    assert run.recorder.problems() == []
+    run.sim.kill()
+    later = Recording(disk=run.disk, server=run.server, spool={}, start=run.sim.now + 1)
+    later.offer()
+    later.wait(1)
+    assert sum(map(len, run.disk.files.values())) <= 3_000
+    told = [line.message for line in later.sim.notices if isinstance(line, LogLine)]
+    assert "ClickHouse cannot read some rows; they are lost" in told
+
+
+def test_killed_after_rows_were_refused_has_them_set_aside_or_on_disk_still():
+    for step in range(400):
+        run = Recording(spool={}, durability="spool")
+        run.server.is_bad = lambda table, row: True
+        run.keep()
+        run.sim.run_until(run.sim.now + 0.2 + step * 0.001)
+        run.sim.kill()
+        if run.counts.dropped:
+            break
+    assert run.dead()
+
+
 def test_tables_that_vanish_are_made_again():
     run = Recording(spool={})
     run.offer()
@@ -401,6 +432,27 @@ def test_requests_at_one_moment_share_an_append():
     run.wait(0.01)
     assert all(outcome.is_done for outcome in outcomes)
     assert run.disk.appends <= 2
+
+
+def test_spool_that_works_for_one_is_not_what_another_is_told():
+    # two batches at one moment: the disk has room for the first only
+    run = Recording(spool={}, durability="spool", batch_rows=1)
+    run.server.state = "down"
+    run.disk.capacity = 600
+    first, second = run.keep(), run.keep()
+    run.wait(0.1)
+    assert first.is_done
+    assert second.is_done
+    assert run.counts.spooled == 1
+    assert 'tz_records_unsafe_total{reason="full"} 1.0\n' in run.metrics.render({})
+
+
+def test_record_that_nobody_waits_for_is_on_disk_at_once_all_the_same():
+    run = Recording(spool={}, durability="spool", flush=60.0)
+    run.offer()
+    run.wait(0.01)
+    assert run.counts.spooled == 1
+    assert run.disk_bytes_kept() > 0
 
 
 def test_spool_is_as_empty_in_its_books_as_on_its_disk():
@@ -560,7 +612,7 @@ def test_killed_anywhere_among_faults_every_kept_record_is_there_once(
     for step in range(400):
         if step % 30 == 0 and faults:
             _suffer(run, faults.pop())
-        run.keep(kept if run.recorder.spooler.can_take(0) else None)
+        run.keep(kept)
         run.wait(0.01)
         if step == kill_after:
             run.sim.kill()
@@ -578,6 +630,7 @@ def test_killed_anywhere_among_faults_every_kept_record_is_there_once(
     run.wait(120)
     written = run.written()
     assert len(written) == len(set(written))
+    assert set(kept) <= set(written)
     assert run.is_empty()
 
 
