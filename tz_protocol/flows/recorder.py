@@ -111,6 +111,8 @@ class Recorder:
                 yield from Wait(limit, batch.done)
             except OperationTimeout:
                 reason = "timeout"
+            else:
+                reason = "" if batch.is_written else "spooled"
         if reason:
             self._metrics.add("tz_records_unsafe_total", reason=reason)
         return reason
@@ -120,7 +122,9 @@ class Recorder:
         """True if no record can be kept, and then no request is to be served."""
         if self.settings.spool.when_full != "reject_requests":
             return False
-        batch = self.queue.next_to_spool() if self.queue.is_crowded else None
+        if not self.queue.is_crowded:
+            return False
+        batch = self.queue.next_to_spool(self._context.now)
         return batch is not None and not self.spooler.can_take(batch.size)
 
     def problems(self) -> list[str]:

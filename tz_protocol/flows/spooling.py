@@ -137,7 +137,8 @@ class Spooler:
                 yield from self.evict(batch)
             else:
                 again = self._again if self._again > self._context.now else FOREVER
-                wait = min(self._claim_at, queue.overdue, again)
+                late = queue.late(self._context.now)
+                wait = min(self._claim_at, queue.overdue, again, late)
                 try:
                     yield from Wait(wait, queue.wake_disk)
                 except OperationTimeout:
@@ -145,7 +146,7 @@ class Spooler:
                         queue.close()
 
     def _next_batch(self) -> Batch | None:
-        batch = self._queue.next_to_spool()
+        batch = self._queue.next_to_spool(self._context.now)
         return batch if batch is not None and self.can_take(batch.size) else None
 
     def _claim(self) -> Flow[None]:

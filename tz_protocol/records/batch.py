@@ -72,8 +72,10 @@ class Batch:
         "again",
         "disk_bytes",
         "done",
+        "failed_at",
         "failures",
         "is_tried",
+        "is_written",
         "missing",
         "name",
         "opened",
@@ -99,8 +101,12 @@ class Batch:
         """Tables that have its rows, each with those that it refused."""
         self.is_tried = False
         """True: some of it may be in the store although nobody said so."""
+        self.is_written = False
+        """True once the store has all of it that it can have."""
         self.failures = 0
-        """How often the store did not take it."""
+        """How often the store took others, and not this."""
+        self.failed_at = -inf
+        """When the store last did not take it."""
         self.again = -inf
         """Before then it is not tried once more."""
         self.done = Signal()
@@ -121,7 +127,7 @@ class Batch:
 class Segment:
     """Records that are on disk only."""
 
-    __slots__ = ("again", "count", "failures", "is_tried", "path", "size")
+    __slots__ = ("again", "count", "failed_at", "failures", "is_tried", "path", "size")
 
     def __init__(
         self, path: str, size: int, count: int | None, *, is_tried: bool = True
@@ -133,6 +139,7 @@ class Segment:
         """None until it was read: an earlier process left it."""
         self.is_tried = is_tried
         self.failures = 0
+        self.failed_at = -inf
         self.again = -inf
 
     @property

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from tz_protocol.operations import Signal
 from tz_protocol.records.batch import Batch, Counts, Segment
@@ -19,16 +20,25 @@ from tz_protocol.types.records import RecordSettings
 __all__ = ["Queue"]
 
 FAILURES = 3
-"""Times that a batch fails before it is put off."""
+"""Times that a batch fails, where others do not, before it is put off."""
 
 PUT_OFF = 30.0
-"""Seconds for which the others go first then."""
+"""Seconds for which it is."""
 
 LONGEST_OPEN = 1.0
 """Seconds after which a batch is closed while nothing can be written anyway: longer
 than in good times, so that a long outage makes fewer files."""
 
+LATE = 2.0
+"""Seconds after its time in which a batch is written or else brought to disk."""
+
+SHARE = 4
+"""No batch takes more than one part in so many of what memory may hold: something can
+leave it whenever half is full."""
+
 FOREVER = math.inf
+
+_One = TypeVar("_One", Batch, Segment)
 
 
 class Queue:
@@ -75,8 +85,9 @@ class Queue:
         counts.queued += 1
         self._rows += 1
         self._bytes += size
-        is_whole = len(batch.payloads) >= settings.batch_rows
-        if is_whole or batch.size >= settings.batch_bytes:
+        rows = min(settings.batch_rows, settings.queue_rows // SHARE)
+        most = min(settings.batch_bytes, settings.queue_bytes // SHARE)
+        if len(batch.payloads) >= rows or batch.size >= most:
             self.close()
         return batch
 
@@ -117,7 +128,7 @@ class Queue:
     def overdue(self) -> float:
         """When the open batch is to be closed although nothing can be written."""
         batch = self._open
-        if batch is None or not self.is_failing:
+        if batch is None:
             return FOREVER
         return batch.opened + max(LONGEST_OPEN, self.settings.flush)
 
@@ -125,11 +136,7 @@ class Queue:
         """Return the oldest batch and the oldest segment that can be written."""
         if self.due <= now:
             self.close()
-        batch, segment = self._first(now), self._first_segment(now)
-        if batch is None and segment is None and self.is_failing:
-            # It may be the store that failed and not those that were put off.
-            return self._first(FOREVER), self._first_segment(FOREVER)
-        return batch, segment
+        return _next(self._free(), now), _next(self.segments, now)
 
     def next_look(self, now: float) -> float:
         """Return when there will be something to write, if nothing happens before."""
@@ -141,17 +148,19 @@ class Queue:
         yield from self.segments
 
     def failed(self, one: Batch | Segment, now: float) -> None:
-        """Say that the store did not take *one*.
+        """Say that the store did not take *one*, and let the others go first.
 
-        What fails again and again is put off, so that it does not keep the others
-        waiting: it may well be the only one that cannot be taken.
+        It may be the only one that cannot be taken. What fails again and again while
+        others get through is put off for longer.
         """
-        one.failures += 1
+        one.failed_at = now
+        if not self.is_failing:
+            one.failures += 1
         if one.failures >= FAILURES:
             self.put_off(one, now + PUT_OFF)
 
     def put_off(self, one: Batch | Segment, until: float) -> None:
-        """Let the others go first."""
+        """Do not try *one* before then."""
         one.again = until
 
     def hurry(self) -> None:
@@ -160,18 +169,32 @@ class Queue:
             one.again = -FOREVER
         self.poke()
 
-    def next_to_spool(self) -> Batch | None:
+    def next_to_spool(self, now: float) -> Batch | None:
         """Return the oldest batch that should leave the memory, None if none should."""
-        return self._first() if self.is_failing or self.is_crowded else None
+        if self.is_failing or self.is_crowded:
+            return next(self._free(), None)
+        batch = self._first_unsafe()
+        return batch if batch is not None and self._late(batch) <= now else None
 
-    def _first(self, now: float = FOREVER) -> Batch | None:
+    def late(self, now: float) -> float:
+        """Return when a batch will have waited for too long to be in memory only."""
+        batch = self._first_unsafe()
+        late = FOREVER if batch is None else self._late(batch)
+        return late if late > now else FOREVER
+
+    def _first_unsafe(self) -> Batch | None:
+        if self.settings.durability == "sync":
+            return None  # whoever waits for it waits for the store
+        return next((batch for batch in self._free() if batch.missing), None)
+
+    def _late(self, batch: Batch) -> float:
+        return batch.opened + self.settings.flush + LATE
+
+    def _free(self) -> Iterator[Batch]:
+        """Return the batches that either flow may take, the oldest first."""
         for batch in self._ready:
-            if not batch.waiting and batch not in self._held and batch.again <= now:
-                return batch
-        return None
-
-    def _first_segment(self, now: float) -> Segment | None:
-        return next((found for found in self.segments if found.again <= now), None)
+            if not batch.waiting and batch not in self._held:
+                yield batch
 
     def hold(self, batch: Batch) -> None:
         """Take *batch* in hand; :meth:`release` it, whatever comes of it."""
@@ -208,7 +231,8 @@ class Queue:
         self._forget(batch)
         size, count = batch.disk_bytes, len(batch.payloads)
         segment = Segment(path, size, count, is_tried=batch.is_tried)
-        segment.failures, segment.again = batch.failures, batch.again
+        segment.failures, segment.failed_at = batch.failures, batch.failed_at
+        segment.again = batch.again
         self.segments.append(segment)
         batch.done.set()
         self.poke()
@@ -225,6 +249,7 @@ class Queue:
         self.counts.queued -= len(batch.missing)
         self.counts.spooled -= batch.on_disk
         self._settle(len(batch.payloads), rejected, unread)
+        batch.is_written = True
         batch.done.set()
         return True
 
@@ -285,3 +310,19 @@ class Queue:
         self.counts.drop("rejected", rejected)
         self.counts.drop("damaged", unread)
         self.counts.written += count - rejected - unread
+
+
+def _next(waiting: Iterable[_One], now: float) -> _One | None:
+    """Return the first that has not failed, else the one whose failure is longest ago.
+
+    Those that were put off do not count.
+    """
+    best: _One | None = None
+    for one in waiting:
+        if one.again > now:
+            continue
+        if one.failed_at == -FOREVER:
+            return one
+        if best is None or one.failed_at < best.failed_at:
+            best = one
+    return best
