@@ -313,14 +313,22 @@ def test_rows_set_aside_have_a_bound_and_are_counted_past_it(monkeypatch):
     assert "ClickHouse cannot read some rows; they are lost" in told
 
 
-def test_killed_after_rows_were_refused_has_them_set_aside_or_on_disk_still():
+@pytest.mark.parametrize("is_later", [False, True], ids=["batch", "segment"])
+def test_killed_after_rows_were_refused_has_them_set_aside_or_on_disk_still(is_later):
     for step in range(400):
         run = Recording(spool={}, durability="spool")
         run.server.is_bad = lambda table, row: True
+        run.server.state = "down" if is_later else "up"
         run.keep()
-        run.sim.run_until(run.sim.now + 0.2 + step * 0.001)
+        run.wait(0.1)
+        if is_later:
+            run.sim.kill()
+            run.server.state, start = "up", run.sim.now + 1
+            run = Recording(disk=run.disk, server=run.server, spool={}, start=start)
+        run.disk.latency = 0.01
+        run.sim.run_until(run.sim.now + step * 0.001)
         run.sim.kill()
-        if run.counts.dropped:
+        if run.counts.dropped or not run.disk_bytes_kept():
             break
     assert run.dead()
 
