@@ -155,11 +155,14 @@ class Recorder:
             yield from Wait(deadline, self._drained)
         except OperationTimeout:
             for batch in self.queue.unsafe():
-                if self.spooler.can_take(batch.size):
+                # The last chance: a disk that failed a moment ago is tried once more.
+                if self.spooler.has_room(batch.size):
                     yield from self.spooler.evict(batch)
+                    if self.spooler.failure:
+                        return
 
     def _look_drained(self) -> None:
-        if self._is_ending and not self.queue.counts.queued:
+        if self._is_ending and self.queue.is_drained:
             self._drained.set()
 
     def _write_all(self) -> Flow[None]:
@@ -227,7 +230,6 @@ class Recorder:
             is_gone = queue.written(batch, _records_of(rejected), len(unread))
         finally:
             queue.release(batch)
-        self._look_drained()
         if is_gone and batch.disk_bytes:
             yield from self.spooler.remove(batch)
 

@@ -112,9 +112,13 @@ class Spooler:
         return append
 
     def can_take(self, size: int) -> bool:
+        """Return True if there is a disk that works, and room on it."""
+        return self._context.now >= self._again and self.has_room(size)
+
+    def has_room(self, size: int) -> bool:
         """Return True if there is a disk, and room on it, as far as is known."""
         settings = self._settings
-        if not settings.folder or self._context.now < self._again:
+        if not settings.folder:
             return False
         is_over = self._queue.disk_bytes + size > settings.bytes
         can_drop = settings.when_full == "drop_oldest" and bool(self._queue.segments)

@@ -205,6 +205,11 @@ class Queue:
         self._held.pop(batch, None)
         self.poke()
 
+    @property
+    def is_drained(self) -> bool:
+        """True if all that came is in the store, or left to whoever comes next."""
+        return self._open is None and not self._ready
+
     def unsafe(self) -> list[Batch]:
         """Return the batches of which something is in memory only."""
         return [batch for batch in self._ready if batch.missing]

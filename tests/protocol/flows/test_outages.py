@@ -12,8 +12,8 @@ import pytest
 
 from tests.protocol.flows.recording import Recording
 from tests.protocol.flows.serving import answer, chat, good, good_stream, refusal
-from tests.protocol.flows.stored import Stored
-from tz_protocol.testing import ScriptedClickHouse, ScriptedDisk, ScriptedRequest
+from tests.protocol.flows.stored import Stored, extras
+from tz_protocol.testing import ScriptedClickHouse, ScriptedDisk, ScriptedRequest, cut
 
 DURABILITIES = pytest.mark.parametrize("durability", ["async", "spool", "sync"])
 FORMS = pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
@@ -203,16 +203,25 @@ def test_disk_that_fails_costs_no_answer_and_is_told(fault, state, is_stream):
 # -- before the last byte -------------------------------------------------------
 
 
-@FORMS
-@pytest.mark.parametrize("upstream", [good, refusal], ids=["answer", "error"])
+ENDS = {
+    "answer": (good(), False, False),
+    "error": (refusal(400), False, False),
+    "stream": (good_stream(), True, False),
+    "error-in-stream": (cut(good_stream(), 900), True, False),
+    "answer-again": (good(), False, True),
+    "stream-again": (good(), True, True),
+}
+"""What the provider says; whether a stream is asked for; whether it was said before."""
+
+
 @pytest.mark.parametrize("durability", ["spool", "sync"])
-def test_last_byte_waits_for_the_record(durability, upstream, is_stream):
+@pytest.mark.parametrize("end", ENDS)
+def test_last_byte_waits_for_the_record(end, durability):
+    upstream, is_stream, is_hit = ENDS[end]
     server = ScriptedClickHouse()
-    steps = refusal(400) if upstream is refusal else good()
-    if is_stream and upstream is good:
-        steps = good_stream()
-    served = Stored([steps], server=server, spool=True, durability=durability)
-    served.ask()  # the tables are there
+    served = Stored([upstream], server=server, spool=True, durability=durability)
+    cached = extras(cache_options={"enabled": "on" if is_hit else "off"})
+    served.ask(chat(**cached))  # the tables are there, and the answer
     served.wait(1.0)
     before = len(server.rows("Exchange"))
     if durability == "spool":
@@ -220,7 +229,7 @@ def test_last_byte_waits_for_the_record(durability, upstream, is_stream):
         served.sim.world.disk.latency = 0.5
     else:
         server.latency = 0.25  # for each of the tables
-    outcome = served.ask(stream=is_stream, run=False)
+    outcome = served.ask(chat(stream=is_stream, **cached), run=False)
     wrote, disk = server.rows("Exchange"), served.sim.world.disk
     while not outcome.is_done:
         is_safe = any(disk.files) if durability == "spool" else len(wrote) > before
@@ -228,6 +237,9 @@ def test_last_byte_waits_for_the_record(durability, upstream, is_stream):
         served.wait(0.01)
     assert is_whole(outcome)
     assert outcome.finished_at - outcome.started_at >= 0.25
+    assert (served.sim.records[-1].cache == "hit") is is_hit
+    if end == "error-in-stream":
+        assert b"error" in outcome.response.body
 
 
 @FORMS

@@ -286,9 +286,10 @@ def test_end_does_not_wait_for_what_was_put_off():
     run.server.refuses = lambda table, row: row["id"] == run.offered[1]
     run.offer()
     run.wait(5)
-    run.offer()
-    run.wait(5)
-    assert len(run.written()) == 2
+    for _ in range(10):
+        run.offer()
+        run.wait(1)
+    assert len(run.written()) == 11
     run.server.refuses = lambda table, row: False
     run.finish()
     assert sorted(run.written()) == run.offered
@@ -522,8 +523,21 @@ def test_end_in_good_times_writes_everything():
     assert run.counts.queued == 0
 
 
-def test_end_while_the_store_is_away_spools_everything():
-    run = Recording(spool={})
+@pytest.mark.parametrize("durability", ["async", "spool", "sync"])
+def test_end_in_good_times_leaves_nothing_to_whoever_comes_next(durability):
+    run = Recording(spool={}, durability=durability, flush=60.0)
+    run.wait(1)
+    for _ in range(5):
+        run.keep()
+    run.wait(0.1)
+    run.finish()
+    assert run.written() == run.offered
+    assert run.is_empty()
+
+
+@pytest.mark.parametrize("durability", ["async", "spool", "sync"])
+def test_end_while_the_store_is_away_spools_everything(durability):
+    run = Recording(spool={}, durability=durability)
     run.server.state = "down"
     run.offer(5)
     run.finish()
@@ -559,6 +573,18 @@ def test_end_while_disk_and_store_are_busy_spools_everything(latency, disk):
     later.wait(20)
     assert sorted(later.written()) == run.offered
     assert later.is_empty()
+
+
+def test_end_tries_a_disk_once_more_that_failed_a_moment_ago():
+    run = Recording(spool={}, durability="spool")
+    run.server.state = "frozen"
+    run.disk.failure = "disk"
+    run.keep()
+    run.wait(0.1)
+    run.disk.failure = ""
+    run.finish(1.0)
+    assert run.counts.queued == 0
+    assert run.disk_bytes_kept() > 0
 
 
 def test_end_with_neither_says_how_many_are_lost():
