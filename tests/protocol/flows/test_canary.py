@@ -161,7 +161,9 @@ def test_canary_that_may_not_be_kept_is_nowhere(name, wants_cache, capture):
     assert CANARY not in searched(served)
     served.server.state = "up"
     served.wait(30.0)
-    assert len(served.server.rows("Exchange")) == 2
+    outcomes.append(served.ask({**body, "seed": 1}))
+    served.wait(3.0)
+    assert len(served.server.rows("Exchange")) == 3
     assert CANARY not in searched(served)
     assert served.server.rows("ModelInferenceCache") == []
     if wants_cache and name in ("whole", "stream", "claude"):

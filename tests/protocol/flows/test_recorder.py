@@ -322,11 +322,11 @@ def test_killed_after_rows_were_refused_has_them_set_aside_or_on_disk_still(is_l
         run.server.state = "down" if is_later else "up"
         run.keep()
         run.wait(0.1)
+        run.disk.latency = 0.01
         if is_later:
             run.sim.kill()
             run.server.state, start = "up", run.sim.now + 1
             run = Recording(disk=run.disk, server=run.server, spool={}, start=start)
-        run.disk.latency = 0.01
         run.sim.run_until(run.sim.now + step * 0.001)
         run.sim.kill()
         if run.counts.dropped or not run.disk_bytes_kept():
@@ -530,6 +530,7 @@ def test_end_in_good_times_leaves_nothing_to_whoever_comes_next(durability):
     for _ in range(5):
         run.keep()
     run.wait(0.1)
+    run.server.latency = 0.1
     run.finish()
     assert run.written() == run.offered
     assert run.is_empty()
