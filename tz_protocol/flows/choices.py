@@ -224,11 +224,18 @@ def _sum_up(record: AttemptRecord) -> None:
     told = [call for call in calls if call.error not in (None, "cancelled")]
     statuses = [call.status for call in told or calls if call.status is not None]
     record.status = statuses[0] if statuses else None
-    heads = [call.head for call in calls if call.head is not None]
-    record.head = max(heads) if len(heads) == len(calls) else None
+    record.connected = _last(call.connected for call in calls)
+    record.head = _last(call.head for call in calls)
     record.is_reused = all(call.is_reused for call in calls)
     ids = [call.request_id for call in calls if call.request_id]
     record.request_id = ", ".join(ids) or None
+
+
+def _last(moments: Iterable[float | None]) -> float | None:
+    """Return the last of them, None if one has not come."""
+    found = [*moments]
+    known = [moment for moment in found if moment is not None]
+    return max(known) if len(known) == len(found) else None
 
 
 def _joined(answers: Sequence[Completion]) -> Completion:

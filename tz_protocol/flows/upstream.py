@@ -8,6 +8,7 @@ that is not a second attempt.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +57,8 @@ class Call:
     head_deadline: float
     """When the response's head must be there."""
     total_deadline: float
+    on_connected: Callable[[], object] = lambda: None
+    """Called each time that there is a connection: again if a kept one was dead."""
 
 
 class UpstreamResponse(Protocol):
@@ -114,6 +117,7 @@ def open_upstream(
     if call.settings.proxy is not None:
         return (yield from _open_proxied(call, context, limits))
     connection = yield from _acquire(call, pool, context, limits)
+    call.on_connected()
     try:
         response = _PooledResponse(connection, pool, context, limits)
         yield from _request(call, response)
@@ -216,6 +220,7 @@ def _request(call: Call, response: _PooledResponse) -> Flow[None]:
         connection.handle = None
         connection.is_reused = False
         connection.handle = yield from _connect(call)
+        call.on_connected()
     yield from response.receive_head(data, call)
 
 
