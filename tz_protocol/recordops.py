@@ -109,14 +109,16 @@ class AppendFile(Operation[None]):
     """Append *data* to the file at *path*, in one write, making it if it is missing.
 
     If not all of it could be written the file is as long as before. Fails with
-    ``OperationBroken``: kinds ``full``, ``readonly``, ``denied``, and ``disk`` for
-    anything else.
+    ``OperationBroken``: kinds ``full``, ``readonly``, ``denied``, ``limit``, and
+    ``disk`` for anything else.
     """
 
     path: str
     data: bytes
     is_synced: bool = False
     """True: return only when it has reached the disk (fdatasync)."""
+    limit: int | None = None
+    """Bytes that the file may have; what would make it longer is not appended."""
 
 
 @dataclass(frozen=True, slots=True)

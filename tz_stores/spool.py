@@ -100,6 +100,8 @@ class Spool:
                 raise broken(error) from None
             size = os.fstat(handle).st_size
             try:
+                if operation.limit is not None:
+                    _require_room(size + len(operation.data), operation.limit)
                 write_whole(handle, operation.data)
                 if operation.is_synced:
                     os.fdatasync(handle)
@@ -133,6 +135,11 @@ class Spool:
                     continue
                 os.close(handle)
         self._locks.clear()
+
+
+def _require_room(size: int, limit: int) -> None:
+    if size > limit:
+        raise OperationBroken("limit", f"a file of {limit} bytes is full")
 
 
 def write_whole(handle: int, data: bytes) -> None:

@@ -21,7 +21,7 @@ import trio
 
 from tz_protocol.machine import Context, Event, Machine
 from tz_protocol.notices import Notice
-from tz_protocol.operations import Flow, Listen, Signal, StopListening, Wait
+from tz_protocol.operations import Flow, Listen, Race, Signal, StopListening, Wait
 from tz_protocol.testing.flowcases import Peers
 
 NAMES = ("asyncio", "trio")
@@ -107,9 +107,15 @@ class Transport:
 class Served:
     """A listener in a thread of its own, and how to reach into its loop."""
 
-    def __init__(self, transport: Transport, gateway: Any) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        gateway: Any,
+        services: tuple[Callable[[], Flow[None]], ...] = (),
+    ) -> None:
         self.transport = transport
         self.gateway = gateway
+        self.services = services
         self.notices: list[Notice] = []
         self.addresses: tuple[str, ...] = ()
         self.server: Any = None
@@ -140,8 +146,12 @@ class Served:
     def flow(self, listen: Listen, ready: Callable[[], object]) -> Flow[None]:
         self.addresses = yield from listen
         ready()
-        yield from Wait(FAR, self._stop)
+        services = [make() for make in self.services]
+        yield from Race(FAR, (self._until_stopped(), *services))
         yield from StopListening(FAR)
+
+    def _until_stopped(self) -> Flow[None]:
+        yield from Wait(FAR, self._stop)
 
     async def main(self, listen: Listen, ready: Callable[[], object]) -> None:
         self._in_loop = self.transport.in_loop()
@@ -165,9 +175,19 @@ def served(
     *,
     cert_file: Path | None = None,
     key_file: Path | None = None,
+    services: tuple[Callable[[], Flow[None]], ...] = (),
 ) -> Iterator[Served]:
-    """Serve *gateway*, or what has its connections, for as long as the block lasts."""
-    running = Served(transport, gateway)
+    """Serve *gateway*, or what has its connections, for as long as the block lasts.
+
+    Args:
+        transport: With which.
+        gateway: What is served.
+        addresses: As for ``Listen``, and so are the next two.
+        cert_file: For TLS.
+        key_file: Its key.
+        services: What makes the flows that run beside it.
+    """
+    running = Served(transport, gateway, services)
     listen = Listen(
         FAR,
         gateway,

@@ -417,6 +417,18 @@ def test_file_grows_by_appends_and_goes(transport, tmp_path):
         perform(transport, lambda by: iter(ReadFile(by, path)))
 
 
+def test_file_does_not_grow_beyond_its_limit(transport, tmp_path):
+    path = tmp_path / "file"
+    for data in (b"one", b"four"):
+        perform(
+            transport, lambda by, d=data: iter(AppendFile(by, str(path), d, limit=7))
+        )
+    with pytest.raises(OperationBroken) as info:
+        perform(transport, lambda by: iter(AppendFile(by, str(path), b"x", limit=7)))
+    assert info.value.kind == "limit"
+    assert path.read_bytes() == b"onefour"
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [("/dev/full", "full"), ("/proc/nowhere/x", "missing"), ("/", "disk")],

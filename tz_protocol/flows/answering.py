@@ -63,7 +63,7 @@ def answer_again(exchange: Exchange, model: Model) -> Flow[bool]:
     if key is None:
         return False
     if options.writes:
-        said.key = key
+        said.key, said.model = key, model.name
         said.limit = max(said.limit, settings.entry_bytes)
     if not options.reads:
         return False
@@ -72,7 +72,7 @@ def answer_again(exchange: Exchange, model: Model) -> Flow[bool]:
     answer = yield from exchange.gateway.cache.look_up(key, options)
     if answer is None:
         return False
-    return (yield from _serve(exchange, answer))
+    return (yield from _serve(exchange, model.name, answer))
 
 
 def _options(exchange: Exchange) -> CacheOptions:
@@ -91,8 +91,11 @@ def _options(exchange: Exchange) -> CacheOptions:
     return options if options.reads or options.writes else _OFF
 
 
-def _serve(exchange: Exchange, answer: Answer) -> Flow[bool]:
-    """Give *answer* in the form that is asked for; False if it has none of that."""
+def _serve(exchange: Exchange, model: str, answer: Answer) -> Flow[bool]:
+    """Give *answer* in the form that is asked for; False if it has none of that.
+
+    The model is named as this caller's key names it, whoever asked first.
+    """
     record, said, dialect = exchange.record, exchange.said, exchange.endpoint.dialect
     is_stream = exchange.parsed.is_stream
     headers: Headers
@@ -100,7 +103,7 @@ def _serve(exchange: Exchange, answer: Answer) -> Flow[bool]:
         parts = parts_of(answer.members, answer.chunks)
         if not parts:
             return False
-        encoder = exchange.encoder(answer.model)
+        encoder = exchange.encoder(model)
         body = b"".join([encoder.encode(part) for part in parts])
         body += encoder.finish(NOTHING_USED)
         said.values = [part.value for part in parts] if said.limit else []
@@ -108,11 +111,11 @@ def _serve(exchange: Exchange, answer: Answer) -> Flow[bool]:
     else:
         response = whole_of(answer.members, answer.chunks)
         head, body = dialect.render_response(
-            exchange.parsed, response, exchange.identity(answer.model)
+            exchange.parsed, response, exchange.identity(model)
         )
         headers = head.headers
     said.key, said.body = None, body
-    record.model, record.provider = answer.model, answer.provider
+    record.model, record.provider = model, answer.provider
     record.usage, record.cache = answer.usage, "hit"
     record.first_content = exchange.seconds()
     exchange.release_body()

@@ -34,7 +34,7 @@ class Said:
         limit: Bytes of a stream that are held at most; 0: none are.
     """
 
-    __slots__ = ("body", "is_kept", "key", "limit", "size", "values")
+    __slots__ = ("body", "is_kept", "key", "limit", "model", "size", "values")
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
@@ -46,6 +46,8 @@ class Said:
         """The whole answer as it went to the caller."""
         self.key: bytes | None = None
         """Where the answer is to be stored; None: it is not."""
+        self.model = ""
+        """Name of the model whose answer belongs there: no other one's does."""
         self.is_kept = False
         """True once the record has been handed over."""
 
@@ -126,6 +128,8 @@ def _price(exchange: Exchange, record: Record) -> None:
 def _store(exchange: Exchange, key: bytes) -> None:
     """Remember the answer."""
     record, said = exchange.record, exchange.said
+    if record.model != said.model:
+        return  # another model stood in, for as long as the one asked for is away
     members, chunks = b"", tuple[bytes, ...]()
     if exchange.is_relayed:
         if not said.is_whole or record.skipped_events:

@@ -32,6 +32,9 @@ DATABASE = "tensorzero"
 
 STATEMENT_SECONDS = 60.0
 
+FIRST_SECONDS = 10.0
+"""For the first statement, which shows whether there is a server at all."""
+
 _ACCESS_DENIED = "497"
 
 
@@ -124,7 +127,7 @@ def _create_database(store: ClickHouse) -> Flow[None]:
     quoted = name.replace("\\", "\\\\").replace("`", "\\`")
     try:
         yield from store.query(
-            STATEMENT_SECONDS,
+            FIRST_SECONDS,
             f"CREATE DATABASE IF NOT EXISTS `{quoted}`",
             settings=(("database", "system"),),
         )

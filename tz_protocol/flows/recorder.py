@@ -24,11 +24,11 @@ from tz_protocol.errors import (
 from tz_protocol.flows.clickhouse import ClickHouse
 from tz_protocol.flows.migrate import migrate
 from tz_protocol.flows.spooling import FILE_SECONDS, Spooler
-from tz_protocol.flows.writing import MISSING_TABLE, Rejected, render, write
+from tz_protocol.flows.writing import MISSING_TABLE, render, write
 from tz_protocol.notices import LogLine
 from tz_protocol.operations import All, Flow, Signal, Sleep, Wait
 from tz_protocol.recordops import ReadFile
-from tz_protocol.records.batch import Batch, Segment
+from tz_protocol.records.batch import Batch, Rejected, Segment
 from tz_protocol.records.entry import Entry
 from tz_protocol.records.queue import FOREVER, Queue
 from tz_protocol.types.records import RecordSettings
@@ -83,18 +83,24 @@ class Recorder:
 
     def offer(self, entry: Entry) -> None:
         """Take *entry*; never waits, never fails."""
-        self.queue.take(_encode(entry), self._context.now)
+        payload = _encode(entry)
+        batch = self.queue.take(payload, self._context.now)
+        if batch is not None and self.settings.durability == "spool":
+            self.spooler.begin(batch, payload)
 
-    def keep(self, entry: Entry) -> Flow[None]:
+    def keep(self, entry: Entry) -> Flow[str]:
         """Take *entry* and wait until it is as safe as the durability says.
 
         What cannot be made safe is no reason to withhold an answer: it is counted, and
         the entry stays in memory.
+
+        Returns:
+            Why the entry is not safe, in one word; empty if it is.
         """
         payload = _encode(entry)
         batch = self.queue.take(payload, self._context.now)
         if batch is None:
-            return
+            return "dropped"
         reason = ""
         if self.settings.durability == "spool":
             reason = yield from self.spooler.keep(batch, payload)
@@ -105,15 +111,20 @@ class Recorder:
                 yield from Wait(limit, batch.done)
             except OperationTimeout:
                 reason = "timeout"
+            else:
+                reason = "" if batch.is_written else "spooled"
         if reason:
             self._metrics.add("tz_records_unsafe_total", reason=reason)
+        return reason
 
     @property
     def rejects_requests(self) -> bool:
         """True if no record can be kept, and then no request is to be served."""
         if self.settings.spool.when_full != "reject_requests":
             return False
-        batch = self.queue.next_to_spool() if self.queue.is_crowded else None
+        if not self.queue.is_crowded:
+            return False
+        batch = self.queue.next_to_spool(self._context.now)
         return batch is not None and not self.spooler.can_take(batch.size)
 
     def problems(self) -> list[str]:
@@ -138,17 +149,20 @@ class Recorder:
         """
         self._is_ending = True
         self.queue.close()
-        self.queue.poke()
+        self.queue.hurry()
         self._look_drained()
         try:
             yield from Wait(deadline, self._drained)
         except OperationTimeout:
             for batch in self.queue.unsafe():
-                if self.spooler.can_take(batch.size):
+                # The last chance: a disk that failed a moment ago is tried once more.
+                if self.spooler.has_room(batch.size):
                     yield from self.spooler.evict(batch)
+                    if self.spooler.failure:
+                        return
 
     def _look_drained(self) -> None:
-        if self._is_ending and not self.queue.counts.queued:
+        if self._is_ending and self.queue.is_drained:
             self._drained.set()
 
     def _write_all(self) -> Flow[None]:
@@ -192,8 +206,7 @@ class Recorder:
         """Write one batch or one segment, whoever's turn it is, or wait for one."""
         queue = self.queue
         queue.wake_store = Signal()
-        batch = queue.next_to_write(self._context.now)
-        segment = queue.segments[0] if queue.segments else None
+        batch, segment = queue.next_to_write(self._context.now)
         if batch is not None and (segment is None or not self._is_segments_turn):
             self._is_segments_turn = True
             yield from self._write_batch(batch)
@@ -202,7 +215,7 @@ class Recorder:
             yield from self._write_segment(segment)
         else:
             try:
-                yield from Wait(queue.due, queue.wake_store)
+                yield from Wait(queue.next_look(self._context.now), queue.wake_store)
             except OperationTimeout:
                 return
 
@@ -211,16 +224,14 @@ class Recorder:
         queue.hold(batch)
         try:
             rejected, unread = yield from self._write(
-                batch.name, batch.payloads, batch.written
+                batch, batch.payloads, batch.written
             )
-            is_on_disk = batch.on_disk > 0
-            queue.written(batch, _records_of(rejected), len(unread))
+            yield from self._set_aside(rejected)
+            is_gone = queue.written(batch, _records_of(rejected), len(unread))
         finally:
             queue.release(batch)
-        self._look_drained()
-        if is_on_disk:
+        if is_gone and batch.disk_bytes:
             yield from self.spooler.remove(batch)
-        yield from self._set_aside(rejected)
 
     def _write_segment(self, segment: Segment) -> Flow[None]:
         queue = self.queue
@@ -230,7 +241,7 @@ class Recorder:
             if isinstance(error, OperationBroken) and error.kind == "missing":
                 queue.gone(segment)  # somebody has taken it away
                 return
-            queue.segments.rotate(-1)
+            queue.put_off(segment, self._context.now + FILE_SECONDS)
             yield from Sleep(self._context.now + FIRST_PAUSE)
             return
         found = read_segment(data)
@@ -239,17 +250,31 @@ class Recorder:
         queue.read(segment, len(payloads))
         if found.damage:
             self._metrics.add("tz_spool_damage_total", found.damage)
-        rejected, unread = yield from self._write(segment.name, payloads, set())
+        rejected, unread = yield from self._write(segment, payloads, {})
+        yield from self._set_aside(rejected)
         queue.gone(segment, len(payloads), _records_of(rejected), len(unread))
         yield from self.spooler.remove_segment(segment)
-        yield from self._set_aside(rejected)
 
     def _write(
-        self, name: str, payloads: list[bytes], written: set[str]
+        self,
+        one: Batch | Segment,
+        payloads: list[bytes],
+        written: dict[str, list[Rejected]],
     ) -> Flow[tuple[list[Rejected], list[int]]]:
         rows, unread = yield from render(payloads, self._context)
-        timeout = self.settings.insert_timeout
-        rejected = yield from write(self._store, timeout, name, rows, written)
+        is_repeat, one.is_tried = one.is_tried, True
+        try:
+            rejected = yield from write(
+                self._store,
+                self.settings.insert_timeout,
+                one.name,
+                rows,
+                written,
+                is_repeat=is_repeat,
+            )
+        except StoreError:
+            self.queue.failed(one, self._context.now)
+            raise
         if self.queue.is_failing:
             self.queue.is_failing = False
             message = "ClickHouse takes records again"
@@ -260,21 +285,22 @@ class Recorder:
         """Put refused rows where a person can look at them."""
         if not rejected:
             return
-        _, table, _, code = rejected[0]
-        fields: dict[str, object] = {
-            "rows": len(rejected),
-            "table": table,
-            "code": code,
-        }
-        message = "ClickHouse cannot read some rows; they are set aside"
-        self._context.tell(LogLine("error", message, fields))
-        yield from self.spooler.set_aside(
+        is_kept = yield from self.spooler.set_aside(
             b"".join(
                 b'{"table":"%b","code":"%b","row":%b}\n'
                 % (table.encode(), code.encode(), row)
                 for _, table, row, code in rejected
             )
         )
+        _, table, _, code = rejected[0]
+        fields: dict[str, object] = {
+            "rows": len(rejected),
+            "table": table,
+            "code": code,
+        }
+        fate = "they are set aside" if is_kept else "they are lost"
+        message = f"ClickHouse cannot read some rows; {fate}"
+        self._context.tell(LogLine("error", message, fields))
 
 
 def _records_of(rejected: list[Rejected]) -> int:

@@ -39,6 +39,23 @@ CLAIM_SECONDS = 30.0
 DEAD = "dead.jsonl"
 """Rows that the store cannot read, a JSON object on each line, for people."""
 
+DEAD_BYTES = 67_108_864
+"""Of these: a table that refuses everything must not fill the disk. What comes after
+them is counted as they are, and the log says that it is not kept."""
+
+
+class _Append:
+    """A payload on its way to the disk."""
+
+    __slots__ = ("batch", "done", "failure", "payload")
+
+    def __init__(self, batch: Batch, payload: bytes) -> None:
+        self.batch = batch
+        self.payload = payload
+        self.done = Signal()
+        self.failure = ""
+        """Once it is done: why the payload is not there, in one word."""
+
 
 class Spooler:
     """Keeps a queue's overflow on disk; :meth:`run` is the flow.
@@ -64,7 +81,7 @@ class Spooler:
         self._context = context
         self._own = new_id()
         self._metrics = metrics
-        self._pending: list[tuple[Batch, bytes, Signal]] = []
+        self._pending: list[_Append] = []
         self._again = -FOREVER
         self._claim_at = -FOREVER
         self._is_claimed = False
@@ -73,23 +90,35 @@ class Spooler:
 
     def keep(self, batch: Batch, payload: bytes) -> Flow[str]:
         """Wait until *payload*, of *batch*, is on disk; return why it is not."""
-        if not self.can_take(len(payload)):
+        append = self.begin(batch, payload)
+        if append is None:
             return self.failure or "full"
-        done = Signal()
-        batch.waiting += 1
-        self._pending.append((batch, payload, done))
-        self._queue.wake_disk.set()
         try:
-            yield from Wait(self._context.now + APPEND_SECONDS, done)
+            yield from Wait(self._context.now + APPEND_SECONDS, append.done)
         except OperationTimeout:
             # Whoever comes next is not to wait as long.
             self._broke("slow")
-        return self.failure
+            return "slow"
+        return append.failure
+
+    def begin(self, batch: Batch, payload: bytes) -> _Append | None:
+        """Have *payload* brought to disk soon; None: there is no room for it."""
+        if not self.can_take(len(payload)):
+            return None
+        append = _Append(batch, payload)
+        batch.waiting += 1
+        self._pending.append(append)
+        self._queue.wake_disk.set()
+        return append
 
     def can_take(self, size: int) -> bool:
+        """Return True if there is a disk that works, and room on it."""
+        return self._context.now >= self._again and self.has_room(size)
+
+    def has_room(self, size: int) -> bool:
         """Return True if there is a disk, and room on it, as far as is known."""
         settings = self._settings
-        if not settings.folder or self._context.now < self._again:
+        if not settings.folder:
             return False
         is_over = self._queue.disk_bytes + size > settings.bytes
         can_drop = settings.when_full == "drop_oldest" and bool(self._queue.segments)
@@ -112,7 +141,8 @@ class Spooler:
                 yield from self.evict(batch)
             else:
                 again = self._again if self._again > self._context.now else FOREVER
-                wait = min(self._claim_at, queue.overdue, again)
+                late = queue.late(self._context.now)
+                wait = min(self._claim_at, queue.overdue, again, late)
                 try:
                     yield from Wait(wait, queue.wake_disk)
                 except OperationTimeout:
@@ -120,7 +150,7 @@ class Spooler:
                         queue.close()
 
     def _next_batch(self) -> Batch | None:
-        batch = self._queue.next_to_spool()
+        batch = self._queue.next_to_spool(self._context.now)
         return batch if batch is not None and self.can_take(batch.size) else None
 
     def _claim(self) -> Flow[None]:
@@ -142,17 +172,21 @@ class Spooler:
             self._context.tell(LogLine("info", message, fields))
 
     def _append_pending(self) -> Flow[None]:
-        """Append what requests wait for, all of it at once, a batch at a time."""
-        pending, self._pending = self._pending, []
-        for batch in dict.fromkeys(batch for batch, _, _ in pending):
-            mine = [(p, done) for other, p, done in pending if other is batch]
-            try:
-                yield from self._append(batch, [payload for payload, _ in mine])
-            finally:
-                batch.waiting -= len(mine)
-                for _, done in mine:
-                    done.set()
-        self._queue.wake_store.set()
+        """Append everything that waits for the file of one batch."""
+        pending, batch = self._pending, self._pending[0].batch
+        mine = [append for append in pending if append.batch is batch]
+        self._pending = [append for append in pending if append.batch is not batch]
+        failure = "stopped"
+        try:
+            payloads = [append.payload for append in mine]
+            is_there = yield from self._append(batch, payloads)
+            failure = "" if is_there else self.failure or "full"
+        finally:
+            batch.waiting -= len(mine)
+            for append in mine:
+                append.failure = failure
+                append.done.set()
+            self._queue.wake_store.set()
 
     def evict(self, batch: Batch) -> Flow[None]:
         """Bring *batch* to disk, and out of memory."""
@@ -217,15 +251,19 @@ class Spooler:
         except OperationError as error:
             self._failed(error)
 
-    def set_aside(self, lines: bytes) -> Flow[None]:
-        """Keep rows that the store cannot read."""
+    def set_aside(self, lines: bytes) -> Flow[bool]:
+        """Keep rows that the store cannot read; False: there is no place for them."""
         if not self._settings.folder:
-            return
+            return False
         deadline = self._context.now + FILE_SECONDS
+        path = f"{self._settings.folder}/{DEAD}"
         try:
-            yield from AppendFile(deadline, f"{self._settings.folder}/{DEAD}", lines)
+            yield from AppendFile(deadline, path, lines, limit=DEAD_BYTES)
         except OperationError as error:
-            self._failed(error)
+            if not (isinstance(error, OperationBroken) and error.kind == "limit"):
+                self._failed(error)
+            return False
+        return True
 
     # -- what becomes of it -------------------------------------------------------
 

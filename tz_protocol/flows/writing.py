@@ -1,14 +1,18 @@
 """One batch of records -> rows in the store, each of them once.
 
 The one rule: a batch is written under its name, table by table, and what has been
-written once is known by that name however often it comes. What the server cannot read
-is halved until the row that it cannot read stands alone: that one is set aside, the
-others are written. What time may mend is the recorder's to try again.
+written once is known by that name however often it comes. The server remembers a
+bounded number of names, so that whoever writes a batch for the second time asks for the
+rows before. What the server cannot read is halved until the row that it cannot read
+stands alone: that one is set aside, the others are written. What time may mend is the
+recorder's to try again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil, floor
 from typing import TypeAlias
 
 import msgspec
@@ -17,10 +21,11 @@ from tz_protocol.errors import StoreRefused
 from tz_protocol.flows.clickhouse import ClickHouse
 from tz_protocol.machine import Context
 from tz_protocol.operations import Flow, Sleep
+from tz_protocol.records.batch import Rejected
 from tz_protocol.records.entry import Entry
-from tz_protocol.records.rows import TABLES, rows_of
+from tz_protocol.records.rows import FUNCTION, TABLES, rows_of
 
-__all__ = ["BAD_DATA", "MISSING_TABLE", "Rejected", "Rows", "render", "write"]
+__all__ = ["BAD_DATA", "MISSING_TABLE", "Rows", "render", "write"]
 
 _TURN_BYTES = 131_072
 _TURN_ROWS = 25
@@ -66,9 +71,6 @@ Row: TypeAlias = tuple[int, bytes]
 Rows: TypeAlias = dict[str, list[Row]]
 """By table."""
 
-Rejected: TypeAlias = tuple[int, str, bytes, str]
-"""The number of the record, the table, the row, the error's code."""
-
 
 def render(payloads: Sequence[bytes], context: Context) -> Flow[tuple[Rows, list[int]]]:
     """Return the rows of a batch, and the numbers of what could not be read."""
@@ -91,7 +93,13 @@ def render(payloads: Sequence[bytes], context: Context) -> Flow[tuple[Rows, list
 
 
 def write(
-    store: ClickHouse, seconds: float, name: str, rows: Rows, written: set[str]
+    store: ClickHouse,
+    seconds: float,
+    name: str,
+    rows: Rows,
+    written: dict[str, list[Rejected]],
+    *,
+    is_repeat: bool,
 ) -> Flow[list[Rejected]]:
     """Write the rows of the batch *name*; return those that were refused.
 
@@ -100,29 +108,110 @@ def write(
         seconds: For each insert.
         name: Of the batch.
         rows: From :func:`render`.
-        written: Tables that have them already; is added to.
+        written: Tables that have them already, and what each refused; is added to.
+        is_repeat: True if any of it may have been written before.
 
     Raises:
         StoreError: Not everything is there; call again with the same arguments.
     """
-    rejected: list[Rejected] = []
     for table in TABLES:
         if table in written:
             continue
-        if table in rows:
-            rejected += yield from _insert(store, seconds, table, name, rows[table])
-        written.add(table)
-    return rejected
+        part, rejected = rows.get(table, []), list[Rejected]()
+        if part and is_repeat:
+            there = yield from _there(store, seconds, table, part)
+            part = [row for row in part if _read(row[1]).id not in there]
+        if part:
+            whole = len(rows[table])
+            rejected = yield from _insert(store, seconds, table, name, part, whole)
+        written[table] = rejected
+    return [refused for rejected in written.values() for refused in rejected]
+
+
+class _Key(msgspec.Struct):
+    """What tells a row from all others, and where it stands in its table's order."""
+
+    id: str
+    started_at: float = 0.0
+    inference_id: str | None = None
+    episode_id: str | None = None
+
+
+_read = msgspec.json.Decoder(_Key, strict=False).decode
+_UUID = re.compile(r"[0-9a-fA-F-]{36}")
+
+
+def _there(
+    store: ClickHouse, seconds: float, table: str, rows: list[Row]
+) -> Flow[frozenset[str]]:
+    """Return the ids of those *rows* that the table has."""
+    keys = [key for _, row in rows if _UUID.fullmatch((key := _read(row)).id)]
+    if not keys:
+        return frozenset()
+    sql = (
+        f"SELECT toString(id) AS id FROM {table} WHERE {_PLACES[table](keys)} "
+        f"AND id IN ({_listed(key.id for key in keys)}) FORMAT JSONEachRow"
+    )
+    answer = yield from store.query(seconds, sql)
+    return frozenset(_read(line).id for line in answer.splitlines() if line)
+
+
+def _listed(values: Iterable[str | None]) -> str:
+    found = dict.fromkeys(value for value in values if value)
+    return ", ".join(f"'{value}'" for value in found if _UUID.fullmatch(value))
+
+
+def _around(keys: list[_Key]) -> str:
+    times = [key.started_at for key in keys]
+    first, last = floor(min(times)), ceil(max(times))
+    return f"started_at BETWEEN {_moment(first)} AND {_moment(last)}"
+
+
+def _moment(second: int) -> str:
+    return f"fromUnixTimestamp64Milli({second * 1000}, 'UTC')"
+
+
+_PLACES: dict[str, Callable[[list[_Key]], str]] = {
+    "Exchange": _around,
+    "ModelInference": lambda keys: (
+        f"inference_id IN ({_listed(key.inference_id for key in keys)})"
+    ),
+    "ChatInference": lambda keys: (
+        f"function_name = '{FUNCTION}' "
+        f"AND episode_id IN ({_listed(key.episode_id for key in keys)})"
+    ),
+}
+"""By table: a condition on the columns that it is ordered by, so that not all of it is
+read."""
 
 
 def _insert(
-    store: ClickHouse, seconds: float, table: str, name: str, rows: list[Row]
+    store: ClickHouse,
+    seconds: float,
+    table: str,
+    name: str,
+    rows: list[Row],
+    whole: int,
 ) -> Flow[list[Rejected]]:
-    """Insert; halve what is refused because of a row, down to that row."""
+    """Insert; halve what is refused because of a row, down to that row.
+
+    Args:
+        store: Where.
+        seconds: For each insert.
+        table: Whose rows they are.
+        name: Of the batch.
+        rows: Those that are not there yet.
+        whole: How many rows the table has of the batch.
+    """
     rejected: list[Rejected] = []
-    parts = [(name, rows)]
+    parts = [rows]
     while parts:
-        token, part = parts.pop()
+        part = parts.pop()
+        token = name
+        if len(part) < whole:
+            # Never the name of other rows: what is there already only grows, so that
+            # as many between the same two are the same ones.
+            token = f"{name}-{part[0][0]}-{part[-1][0]}-{len(part)}"
         data = b"\n".join(row for _, row in part)
         try:
             yield from store.insert(seconds, table, data, token)
@@ -133,9 +222,6 @@ def _insert(
                 number, row = part[0]
                 rejected.append((number, table, row, error.code))
                 continue
-            # The halves are the same ones, and have the same names, whenever this
-            # batch is tried again.
             middle = len(part) // 2
-            parts.append((token + "b", part[middle:]))
-            parts.append((token + "a", part[:middle]))
+            parts += [part[middle:], part[:middle]]
     return rejected

@@ -12,13 +12,18 @@ its name, which the store takes for the same batch once more however often it co
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
+from typing import TypeAlias
 
 from tz_protocol.operations import Signal
 from tz_protocol.wire.spool import frame
 
-__all__ = ["Batch", "Counts", "Segment", "frames", "segment_name"]
+__all__ = ["Batch", "Counts", "Rejected", "Segment", "frames", "segment_name"]
 
 SUFFIX = ".seg"
+
+Rejected: TypeAlias = tuple[int, str, bytes, str]
+"""The number of the record in its batch, the table, the row, the error's code."""
 
 
 class Counts:
@@ -64,8 +69,13 @@ class Batch:
     """
 
     __slots__ = (
+        "again",
         "disk_bytes",
         "done",
+        "failed_at",
+        "failures",
+        "is_tried",
+        "is_written",
         "missing",
         "name",
         "opened",
@@ -87,8 +97,18 @@ class Batch:
         self.waiting = 0
         """Those that are on their way to the disk; until they are there the batch is
         not written, or it would begin anew afterwards."""
-        self.written: set[str] = set()
-        """Tables that have its rows."""
+        self.written: dict[str, list[Rejected]] = {}
+        """Tables that have its rows, each with those that it refused."""
+        self.is_tried = False
+        """True: some of it may be in the store although nobody said so."""
+        self.is_written = False
+        """True once the store has all of it that it can have."""
+        self.failures = 0
+        """How often the store took others, and not this."""
+        self.failed_at = -inf
+        """When the store last did not take it."""
+        self.again = -inf
+        """Before then it is not tried once more."""
         self.done = Signal()
         """Set once it is in the store or on disk."""
 
@@ -107,14 +127,20 @@ class Batch:
 class Segment:
     """Records that are on disk only."""
 
-    __slots__ = ("count", "path", "size")
+    __slots__ = ("again", "count", "failed_at", "failures", "is_tried", "path", "size")
 
-    def __init__(self, path: str, size: int, count: int | None) -> None:
+    def __init__(
+        self, path: str, size: int, count: int | None, *, is_tried: bool = True
+    ) -> None:
         self.path = path
         self.size = size
         """Bytes of the file."""
         self.count = count
         """None until it was read: an earlier process left it."""
+        self.is_tried = is_tried
+        self.failures = 0
+        self.failed_at = -inf
+        self.again = -inf
 
     @property
     def name(self) -> str:

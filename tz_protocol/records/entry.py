@@ -7,21 +7,17 @@ payload from then on; which rows it becomes is ``rows.py``'s business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import msgspec
 from msgspec import Raw
 
 from tz_protocol.records.record import Record
+from tz_protocol.records.shapes import shape_of, shapes_of
 from tz_protocol.types.records import Capture
-from tz_protocol.wire.json import encode_object, value_of
+from tz_protocol.wire.json import encode_object
 
 __all__ = ["Content", "Entry", "make_content", "stricter"]
 
 _STRICTNESS: dict[Capture, int] = {"full": 0, "redacted": 1, "none": 2}
-
-_encode = msgspec.json.Encoder().encode
 
 
 def stricter(first: Capture, second: Capture | None) -> Capture:
@@ -93,57 +89,9 @@ def make_content(
         parts[name] = b""
     if capture == "redacted":
         parts = {
-            name: _redacted_lines(part.split(b"\n"))
+            name: shapes_of(part.split(b"\n"))
             if is_stream and name == "received"
-            else _redacted(part)
+            else shape_of(part)
             for name, part in parts.items()
         }
     return Content(**parts, is_stream=is_stream, cut=cut)
-
-
-# -- redaction ------------------------------------------------------------------
-
-_KEPT = frozenset(
-    {
-        "role",
-        "type",
-        "object",
-        "model",
-        "finish_reason",
-        "native_finish_reason",
-        "stop_reason",
-        "service_tier",
-        "reasoning_effort",
-        "tool_choice",
-        "encoding_format",
-    }
-)
-"""Members whose strings are words of the format, not of the people who use it."""
-
-
-def _redacted(part: bytes) -> bytes:
-    """Return JSON with its texts replaced; what is no JSON is replaced whole."""
-    if not part:
-        return part
-    value = value_of(part)
-    if value is None:
-        return _encode(_mark(len(part), "bytes"))
-    return _encode(_without_texts(value, ""))
-
-
-def _redacted_lines(lines: Iterable[bytes]) -> bytes:
-    return b"\n".join(_redacted(line) for line in lines)
-
-
-def _without_texts(value: Any, name: str) -> Any:
-    if isinstance(value, str):
-        return value if name in _KEPT else _mark(len(value), "characters")
-    if isinstance(value, dict):
-        return {key: _without_texts(item, key) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_texts(item, name) for item in value]
-    return value
-
-
-def _mark(count: int, unit: str) -> str:
-    return f"[redacted: {count} {unit}]"

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from tz_protocol.operations import Signal
 from tz_protocol.records.batch import Batch, Counts, Segment
@@ -18,11 +19,26 @@ from tz_protocol.types.records import RecordSettings
 
 __all__ = ["Queue"]
 
+FAILURES = 3
+"""Times that a batch fails, where others do not, before it is put off."""
+
+PUT_OFF = 30.0
+"""Seconds for which it is."""
+
 LONGEST_OPEN = 1.0
 """Seconds after which a batch is closed while nothing can be written anyway: longer
 than in good times, so that a long outage makes fewer files."""
 
+LATE = 2.0
+"""Seconds after its time in which a batch is written or else brought to disk."""
+
+SHARE = 4
+"""No batch takes more than one part in so many of what memory may hold: something can
+leave it whenever half is full."""
+
 FOREVER = math.inf
+
+_One = TypeVar("_One", Batch, Segment)
 
 
 class Queue:
@@ -69,8 +85,9 @@ class Queue:
         counts.queued += 1
         self._rows += 1
         self._bytes += size
-        is_whole = len(batch.payloads) >= settings.batch_rows
-        if is_whole or batch.size >= settings.batch_bytes:
+        rows = min(settings.batch_rows, settings.queue_rows // SHARE)
+        most = min(settings.batch_bytes, settings.queue_bytes // SHARE)
+        if len(batch.payloads) >= rows or batch.size >= most:
             self.close()
         return batch
 
@@ -111,25 +128,73 @@ class Queue:
     def overdue(self) -> float:
         """When the open batch is to be closed although nothing can be written."""
         batch = self._open
-        if batch is None or not self.is_failing:
+        if batch is None:
             return FOREVER
         return batch.opened + max(LONGEST_OPEN, self.settings.flush)
 
-    def next_to_write(self, now: float) -> Batch | None:
-        """Return the oldest batch that can be written, None if there is none."""
+    def next_to_write(self, now: float) -> tuple[Batch | None, Segment | None]:
+        """Return the oldest batch and the oldest segment that can be written."""
         if self.due <= now:
             self.close()
-        return self._first()
+        return _next(self._free(), now), _next(self.segments, now)
 
-    def next_to_spool(self) -> Batch | None:
+    def next_look(self, now: float) -> float:
+        """Return when there will be something to write, if nothing happens before."""
+        times = [self.due, *(one.again for one in self._waiting() if one.again > now)]
+        return min(times)
+
+    def _waiting(self) -> Iterator[Batch | Segment]:
+        yield from self._ready
+        yield from self.segments
+
+    def failed(self, one: Batch | Segment, now: float) -> None:
+        """Say that the store did not take *one*, and let the others go first.
+
+        It may be the only one that cannot be taken. What fails again and again while
+        others get through is put off for longer.
+        """
+        one.failed_at = now
+        if not self.is_failing:
+            one.failures += 1
+        if one.failures >= FAILURES:
+            self.put_off(one, now + PUT_OFF)
+
+    def put_off(self, one: Batch | Segment, until: float) -> None:
+        """Do not try *one* before then."""
+        one.again = until
+
+    def hurry(self) -> None:
+        """Put nothing off any longer."""
+        for one in self._waiting():
+            one.again = -FOREVER
+        self.poke()
+
+    def next_to_spool(self, now: float) -> Batch | None:
         """Return the oldest batch that should leave the memory, None if none should."""
-        return self._first() if self.is_failing or self.is_crowded else None
+        if self.is_failing or self.is_crowded:
+            return next(self._free(), None)
+        batch = self._first_unsafe()
+        return batch if batch is not None and self._late(batch) <= now else None
 
-    def _first(self) -> Batch | None:
+    def late(self, now: float) -> float:
+        """Return when a batch will have waited for too long to be in memory only."""
+        batch = self._first_unsafe()
+        late = FOREVER if batch is None else self._late(batch)
+        return late if late > now else FOREVER
+
+    def _first_unsafe(self) -> Batch | None:
+        if self.settings.durability == "sync":
+            return None  # whoever waits for it waits for the store
+        return next((batch for batch in self._free() if batch.missing), None)
+
+    def _late(self, batch: Batch) -> float:
+        return batch.opened + self.settings.flush + LATE
+
+    def _free(self) -> Iterator[Batch]:
+        """Return the batches that either flow may take, the oldest first."""
         for batch in self._ready:
             if not batch.waiting and batch not in self._held:
-                return batch
-        return None
+                yield batch
 
     def hold(self, batch: Batch) -> None:
         """Take *batch* in hand; :meth:`release` it, whatever comes of it."""
@@ -139,6 +204,11 @@ class Queue:
         """Give *batch* back."""
         self._held.pop(batch, None)
         self.poke()
+
+    @property
+    def is_drained(self) -> bool:
+        """True if all that came is in the store, or left to whoever comes next."""
+        return self._open is None and not self._ready
 
     def unsafe(self) -> list[Batch]:
         """Return the batches of which something is in memory only."""
@@ -164,20 +234,29 @@ class Queue:
         if batch.done.is_set:
             return  # the store has it already, or it was brought to disk twice
         self._forget(batch)
-        segment = Segment(path, batch.disk_bytes, len(batch.payloads))
+        size, count = batch.disk_bytes, len(batch.payloads)
+        segment = Segment(path, size, count, is_tried=batch.is_tried)
+        segment.failures, segment.failed_at = batch.failures, batch.failed_at
+        segment.again = batch.again
         self.segments.append(segment)
         batch.done.set()
         self.poke()
 
-    def written(self, batch: Batch, rejected: int, unread: int) -> None:
-        """Say that *batch* is in the store, but for some that cannot be."""
+    def written(self, batch: Batch, rejected: int, unread: int) -> bool:
+        """Say that *batch* is in the store, but for some that cannot be.
+
+        Returns:
+            False if it was brought to disk meanwhile, and counts as a segment.
+        """
         if batch.done.is_set:
-            return  # it was brought to disk meanwhile, and counts as a segment
+            return False
         self._forget(batch)
         self.counts.queued -= len(batch.missing)
         self.counts.spooled -= batch.on_disk
         self._settle(len(batch.payloads), rejected, unread)
+        batch.is_written = True
         batch.done.set()
+        return True
 
     def _forget(self, batch: Batch) -> None:
         self._ready.remove(batch)
@@ -236,3 +315,19 @@ class Queue:
         self.counts.drop("rejected", rejected)
         self.counts.drop("damaged", unread)
         self.counts.written += count - rejected - unread
+
+
+def _next(waiting: Iterable[_One], now: float) -> _One | None:
+    """Return the first that has not failed, else the one whose failure is longest ago.
+
+    Those that were put off do not count.
+    """
+    best: _One | None = None
+    for one in waiting:
+        if one.again > now:
+            continue
+        if one.failed_at == -FOREVER:
+            return one
+        if best is None or one.failed_at < best.failed_at:
+            best = one
+    return best

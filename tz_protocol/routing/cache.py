@@ -9,8 +9,8 @@ credentials. Whether an answer may be stored, and where else it is looked for, i
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
-from collections.abc import Mapping
 from decimal import Decimal
 from hashlib import sha256
 
@@ -26,8 +26,38 @@ __all__ = ["Answer", "Memory", "cache_key", "tenant_of"]
 _NEUTRAL = frozenset({"stream", "stream_options"})
 """Members that say how an answer is to come, not what it is."""
 
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object's members, each of which must be there once.
+
+    Which of two counts differs from reader to reader.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        message = "a member is there twice"
+        raise ValueError(message)
+    return found
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < _DIGITS else Decimal(digits)
+
+
+def _refuse(constant: str) -> object:
+    message = f"{constant} is no JSON"
+    raise ValueError(message)
+
+
+_DIGITS = 19
+"""Fewer of them are an integer that every encoder can write."""
+
 # A float would lose digits: two different numbers could make one key.
-_decode = msgspec.json.Decoder(dict[str, object], float_hook=Decimal).decode
+_decode = json.JSONDecoder(
+    object_pairs_hook=_members,
+    parse_float=Decimal,
+    parse_int=_integer,
+    parse_constant=_refuse,
+).decode
 _encode = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
 
 _OVERHEAD = 400
@@ -81,42 +111,38 @@ def cache_key(
     """
     try:
         members = {
-            name: _decode(b'{"v":%b}' % value)["v"]
+            name: _decode(bytes(value).decode())
             for name, value in parsed.fields.items()
             if name not in _NEUTRAL
         }
-        # A number that begins like a float and is none ends here too.
-        canonical = _encode(members)
+        whole = [route, tenant, _identity(model), _credentials(parsed), members]
+        return sha256(_encode(whole)).digest()
     except (ArithmeticError, ValueError, TypeError, RecursionError):
         return None
-    digest = sha256()
-    for part in (route, tenant, *_identity(model), *_credentials(parsed)):
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:%b" % (len(data), data))
-    digest.update(canonical)
-    return digest.digest()
 
 
-def _identity(model: Model) -> list[str]:
+def _identity(model: Model) -> list[object]:
     """Return what tells the model from one of the same name that is configured anew."""
-    found = [model.key]
-    for name in model.routing:
-        settings = model.providers[name]
-        url = settings.url
-        place = "" if url is None else f"{url.authority}{url.path}"
-        found.append(f"{name}\0{settings.type}\0{settings.model}\0{place}")
-        found += _sorted(settings.options)
-        found += _sorted({k: bytes(v).hex() for k, v in settings.extra_body.items()})
-    return found
+    return [
+        model.key,
+        [
+            [
+                name,
+                settings.type,
+                settings.model,
+                settings.url,
+                settings.options,
+                settings.extra_headers,
+                {k: bytes(v).hex() for k, v in settings.extra_body.items()},
+            ]
+            for name, settings in ((n, model.providers[n]) for n in model.routing)
+        ],
+    ]
 
 
-def _credentials(parsed: ParsedRequest) -> list[str]:
+def _credentials(parsed: ParsedRequest) -> dict[str, str]:
     credentials = parsed.extensions.credentials
-    return _sorted({name: secret.reveal() for name, secret in credentials.items()})
-
-
-def _sorted(values: Mapping[str, str]) -> list[str]:
-    return [f"{name}\0{value}" for name, value in sorted(values.items())]
+    return {name: secret.reveal() for name, secret in credentials.items()}
 
 
 class Memory:

@@ -21,6 +21,8 @@ State = Literal["up", "down", "frozen"]
 Row = dict[str, Any]
 
 _INSERT = re.compile(r"INSERT INTO (\w+)")
+_THERE = re.compile(r"SELECT toString\(id\) AS id FROM (\w+) .* AND id IN \((.*)\)")
+_QUOTED = re.compile(r"'([^']+)'")
 _CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
 
 
@@ -44,11 +46,15 @@ class ScriptedClickHouse:
         """What a query holds -> its rows, made of its parameters."""
         self.is_bad: Callable[[str, Row], bool] = lambda table, row: False
         """True for a row that cannot be read (error 27)."""
+        self.refuses: Callable[[str, Row], bool] = lambda table, row: False
+        """True for a row with which an insert fails in a way that is unheard of."""
         self.refusals: list[str] = []
         """Codes of errors with which the next inserts are answered, in order."""
         self.lost_acks = 0
         """So many of the next inserts are carried out, and not answered."""
-        self._tokens: set[tuple[str, str]] = set()
+        self.window = 10_000
+        """So many of the latest tokens of each table are remembered."""
+        self._tokens: dict[str, dict[str, None]] = {}
 
     def rows(self, table: str) -> list[Row]:
         """Return the rows of *table*, in the order in which they came."""
@@ -90,6 +96,12 @@ class ScriptedClickHouse:
             ]
         if "FROM ModelInferenceCache" in sql:
             return self._cached(parameters)
+        asked = _THERE.match(sql)
+        if asked:
+            if asked[1] not in self.created:
+                raise StoreRefused("60")
+            ids = {row["id"] for row in self.rows(asked[1])}
+            return [{"id": one} for one in _QUOTED.findall(asked[2]) if one in ids]
         for part, answer in self.answers.items():
             if part in sql:
                 return answer(parameters)
@@ -119,10 +131,15 @@ class ScriptedClickHouse:
         rows = [json.loads(line) for line in data.split(b"\n") if line]
         if any(self.is_bad(table, row) for row in rows):
             raise StoreRefused("27")
+        if any(self.refuses(table, row) for row in rows):
+            raise StoreRefused("1001")
         self.inserts.append((table, token, len(rows)))
-        if not token or (table, token) not in self._tokens:
+        tokens = self._tokens.setdefault(table, {})
+        if not token or token not in tokens:
             self.tables.setdefault(table, []).extend(rows)
-            self._tokens.add((table, token))
+            tokens[token] = None
+            while len(tokens) > self.window:
+                del tokens[next(iter(tokens))]
         if self.lost_acks:
             self.lost_acks -= 1
             raise OperationBroken("reset")

@@ -29,6 +29,8 @@ class ScriptedDisk:
         does not."""
         self.latency = 0.0
         """Seconds before anything is carried out."""
+        self.is_kept = False
+        """True: what is removed is there all the same, as after a kill just before."""
         self.appends = 0
         self._makers: dict[str, Hashable] = {}
         self._abandoned: set[str] = set()
@@ -54,9 +56,11 @@ class ScriptedDisk:
                 found.append((path, len(self.files[path])))
         return [pair for pair in found if not pair[0].startswith(f"{folder}/{own}/")]
 
-    def append(self, path: str, data: bytes) -> None:
+    def append(self, path: str, data: bytes, limit: int | None = None) -> None:
         """Append, all or nothing."""
         self._check()
+        if limit is not None and len(self.files.get(path, b"") + data) > limit:
+            raise OperationBroken("limit")
         if sum(map(len, self.files.values())) + len(data) > self.capacity:
             raise OperationBroken("full")
         self.appends += 1
@@ -71,7 +75,8 @@ class ScriptedDisk:
     def remove(self, path: str) -> None:
         """Remove a file."""
         self._check()
-        self.files.pop(path, None)
+        if not self.is_kept:
+            self.files.pop(path, None)
 
     def make_folder(self, owner: Hashable) -> str:
         """Return the path of a folder that nobody has had before."""

@@ -118,7 +118,8 @@ def _claim(sim: Simulator, operation: ClaimSpool) -> _Job:
 
 def _append(sim: Simulator, operation: AppendFile) -> _Job:
     disk = sim.world.disk
-    return disk.latency, lambda: disk.append(operation.path, operation.data)
+    path, data, limit = operation.path, operation.data, operation.limit
+    return disk.latency, lambda: disk.append(path, data, limit)
 
 
 def _read(sim: Simulator, operation: ReadFile) -> _Job:

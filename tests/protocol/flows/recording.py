@@ -26,9 +26,10 @@ def uuid() -> str:
     return f"01890000-0000-7000-8000-{next(_serial):012x}"
 
 
-def entry(size: int = 0) -> Entry:
+def entry(size: int = 0, *, is_chat: bool = False) -> Entry:
     """Return an exchange that went well, of at least so many bytes."""
     number = uuid()
+    inference_id = uuid() if is_chat else ""
     record = Record(
         id=number,
         request_id=number,
@@ -42,7 +43,7 @@ def entry(size: int = 0) -> Entry:
         duration=0.1,
         tags={"pad": "x" * size} if size else {},
     )
-    return Entry(record=record)
+    return Entry(record=record, inference_id=inference_id)
 
 
 class Recording:
@@ -88,10 +89,10 @@ class Recording:
         """Where the records are."""
         return self.recorder.queue.counts
 
-    def offer(self, count: int = 1, size: int = 0) -> None:
+    def offer(self, count: int = 1, size: int = 0, *, is_chat: bool = False) -> None:
         """Hand over records, now."""
         for _ in range(count):
-            one = entry(size)
+            one = entry(size, is_chat=is_chat)
             self.offered.append(one.record.id)
             self.recorder.offer(one)
         self.check()
@@ -108,8 +109,8 @@ class Recording:
         self.offered.append(one.record.id)
 
         def flow() -> Flow[None]:
-            yield from self.recorder.keep(one)
-            if kept is not None:
+            unsafe = yield from self.recorder.keep(one)
+            if kept is not None and not unsafe:
                 kept.append(one.record.id)
 
         return self.sim.spawn(flow())
@@ -131,6 +132,7 @@ class Recording:
         assert self.counts.difference() == 0, vars_of(self.counts)
         assert self.counts.queued >= 0
         assert self.counts.spooled >= 0
+        assert self.recorder.queue.disk_bytes >= 0
 
     def written(self) -> list[str]:
         """Return the ids in the table, each as often as it is there."""
@@ -138,7 +140,13 @@ class Recording:
 
     def disk_bytes_kept(self) -> int:
         """Return the bytes of all segments."""
-        return sum(map(len, self.disk.files.values()))
+        files = self.disk.files.items()
+        return sum(len(data) for path, data in files if path.endswith(".seg"))
+
+    def is_empty(self) -> bool:
+        """Return whether nothing waits anywhere, nor is thought to."""
+        counts, known = self.counts, self.recorder.queue.disk_bytes
+        return not any((counts.queued, counts.spooled, known, self.disk_bytes_kept()))
 
     def dead(self) -> list[dict]:
         """Return what was set aside."""

@@ -189,7 +189,9 @@ def keyed(scope="tenant"):
     for key, project in (("one", "p"), ("two", "p"), ("three", "q"), ("four", "")):
         digest = digest_of(key.encode())
         grant = Grant(endpoint_id="m", project_id=project)
-        keys[digest] = Principal(digest=digest, models={"m": grant})
+        # each key may have a name of its own for the model
+        models = {"m": grant, f"m-of-{key}": grant}
+        keys[digest] = Principal(digest=digest, models=models)
     plain = snapshot(
         HOSTS[:1],
         records=RecordSettings(url=Secret(URL)),

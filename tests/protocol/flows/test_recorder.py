@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.flows.recording import FOLDER, Recording, vars_of
+from tz_protocol.errors import OperationBroken
 from tz_protocol.flows.spooling import APPEND_SECONDS
 from tz_protocol.notices import LogLine
 from tz_protocol.testing import ScriptedClickHouse
@@ -69,6 +70,7 @@ def test_store_away_for_thirty_seconds_at_two_hundred_a_second_loses_nothing():
     assert sorted(run.written()) == run.offered
     assert run.counts.written == len(run.offered)
     assert not run.disk.files
+    assert run.is_empty()
     assert run.recorder.problems() == []
 
 
@@ -113,6 +115,50 @@ def test_acknowledgement_lost_is_no_duplicate():
     assert run.counts.written == 4
 
 
+def test_acknowledgement_lost_is_no_duplicate_long_after_its_token_is_forgotten():
+    run = Recording(spool={})
+    run.server.window = 0
+    run.server.lost_acks = 3
+    run.offer(4, is_chat=True)
+    run.wait(30)
+    for table in ("ModelInference", "ChatInference", "Exchange"):
+        assert len(run.server.rows(table)) == 4
+    assert run.is_empty()
+
+
+def test_killed_before_the_file_is_removed_is_no_duplicate_without_its_token():
+    run = Recording(spool={}, durability="spool")
+    run.wait(1)
+    run.server.window = 0
+    run.disk.is_kept = True  # what is removed is there again after the kill
+    for _ in range(3):
+        run.keep()
+        run.wait(1)
+    assert len(run.written()) == 3
+    run.sim.kill()
+    run.disk.is_kept = False
+    later = Recording(disk=run.disk, server=run.server, spool={}, start=run.sim.now + 1)
+    later.wait(5)
+    assert later.counts.recovered == 3
+    assert later.written() == run.offered
+    assert later.is_empty()
+
+
+def test_part_of_a_batch_that_is_there_does_not_hide_the_rest():
+    # halves were written, one was not acknowledged, and the tokens are forgotten
+    for lost in range(1, 6):
+        run = Recording(spool={})
+        run.offer()
+        run.wait(1)
+        run.offer(16)
+        bad = {run.offered[6]}
+        run.server.is_bad = lambda _, row: row["id"] in bad  # noqa: B023 - called here
+        run.server.window = 0 if lost % 2 else 10_000
+        run.server.lost_acks = lost
+        run.wait(60)
+        assert sorted(run.written()) == sorted(set(run.offered) - bad)
+
+
 def test_store_without_a_spool_keeps_what_memory_holds_and_counts_the_rest():
     run = Recording(queue_rows=10)
     run.server.state = "down"
@@ -121,7 +167,7 @@ def test_store_without_a_spool_keeps_what_memory_holds_and_counts_the_rest():
     assert vars_of(run.counts)["dropped"] == {"queue_full": 15}
     run.server.state = "up"
     run.wait(20)
-    assert run.written() == run.offered[:10]
+    assert sorted(run.written()) == run.offered[:10]
 
 
 def test_bytes_bound_the_memory_too():
@@ -165,6 +211,127 @@ def test_bad_rows_and_a_lost_acknowledgement_are_no_duplicate():
     run.server.lost_acks = 1
     run.wait(30)
     assert sorted(run.written()) == sorted(set(run.offered) - bad)
+
+
+def test_bad_row_of_one_table_is_set_aside_though_the_next_table_fails():
+    run = Recording(spool={})
+    run.offer()
+    run.wait(1)
+    run.offer(4, is_chat=True)
+    bad = run.offered[2]
+    once = iter([True])
+    run.server.is_bad = lambda table, row: table != "Exchange" and row["id"] == bad
+    run.server.refuses = lambda table, _: table == "Exchange" and next(once, False)
+    run.wait(30)
+    assert run.written() == run.offered
+    assert [line["row"]["id"] for line in run.dead()] == [bad]
+    assert run.counts.dropped == {"rejected": 1}
+
+
+@pytest.mark.parametrize("spool", [{}, None], ids=["spool", "no-spool"])
+def test_batch_that_is_always_refused_does_not_keep_the_others_waiting(spool):
+    run = Recording(spool=spool)
+    run.offer()
+    run.wait(1)
+    run.server.refuses = lambda table, row: row["id"] == run.offered[1]
+    run.offer()
+    run.wait(10)
+    for _ in range(40):
+        run.offer()
+        run.wait(0.5)
+    assert len(run.written()) >= 38
+    run.server.refuses = lambda table, row: False
+    run.wait(40)
+    assert sorted(run.written()) == run.offered
+    assert run.is_empty()
+
+
+def test_batch_that_kills_the_server_does_not_keep_the_others_waiting():
+    run = Recording(spool={})
+    run.offer()
+    run.wait(1)
+
+    def crash(_: str, row: dict) -> bool:
+        if row["id"] == run.offered[1]:
+            raise OperationBroken("reset")
+        return False
+
+    run.server.refuses = crash
+    run.offer()
+    run.wait(10)
+    started = run.sim.now
+    for _ in range(100):
+        run.offer()
+        run.wait(0.5)
+    told = [line for line in run.sim.notices if isinstance(line, LogLine)]
+    assert len([line for line in told if line.level == "error"]) < 10
+    assert len(run.written()) >= 99
+    assert run.sim.now - started < 60
+
+
+def test_store_that_comes_back_is_noticed_however_often_it_failed():
+    run = Recording()
+    run.server.state = "down"
+    run.offer()
+    run.wait(60)
+    run.server.state = "up"
+    run.wait(6)
+    assert run.written() == run.offered
+
+
+def test_end_does_not_wait_for_what_was_put_off():
+    run = Recording()
+    run.offer()
+    run.wait(1)
+    run.server.refuses = lambda table, row: row["id"] == run.offered[1]
+    run.offer()
+    run.wait(5)
+    for _ in range(10):
+        run.offer()
+        run.wait(1)
+    assert len(run.written()) == 11
+    run.server.refuses = lambda table, row: False
+    run.finish()
+    assert sorted(run.written()) == run.offered
+
+
+def test_rows_set_aside_have_a_bound_and_are_counted_past_it(monkeypatch):
+    monkeypatch.setattr("tz_protocol.flows.spooling.DEAD_BYTES", 3_000)
+    run = Recording(spool={})
+    run.server.is_bad = lambda table, row: True
+    for _ in range(20):
+        run.offer()
+        run.wait(0.5)
+    assert 0 < len(run.dead()) < 5
+    assert run.counts.dropped == {"rejected": 20}
+    assert run.recorder.problems() == []
+    run.sim.kill()
+    later = Recording(disk=run.disk, server=run.server, spool={}, start=run.sim.now + 1)
+    later.offer()
+    later.wait(1)
+    assert sum(map(len, run.disk.files.values())) <= 3_000
+    told = [line.message for line in later.sim.notices if isinstance(line, LogLine)]
+    assert "ClickHouse cannot read some rows; they are lost" in told
+
+
+@pytest.mark.parametrize("is_later", [False, True], ids=["batch", "segment"])
+def test_killed_after_rows_were_refused_has_them_set_aside_or_on_disk_still(is_later):
+    for step in range(400):
+        run = Recording(spool={}, durability="spool")
+        run.server.is_bad = lambda table, row: True
+        run.server.state = "down" if is_later else "up"
+        run.keep()
+        run.wait(0.1)
+        run.disk.latency = 0.01
+        if is_later:
+            run.sim.kill()
+            run.server.state, start = "up", run.sim.now + 1
+            run = Recording(disk=run.disk, server=run.server, spool={}, start=start)
+        run.sim.run_until(run.sim.now + step * 0.001)
+        run.sim.kill()
+        if run.counts.dropped or not run.disk_bytes_kept():
+            break
+    assert run.dead()
 
 
 def test_tables_that_vanish_are_made_again():
@@ -276,6 +443,36 @@ def test_requests_at_one_moment_share_an_append():
     assert run.disk.appends <= 2
 
 
+def test_spool_that_works_for_one_is_not_what_another_is_told():
+    # two batches at one moment: the disk has room for the first only
+    run = Recording(spool={}, durability="spool", batch_rows=1)
+    run.server.state = "down"
+    run.disk.capacity = 600
+    first, second = run.keep(), run.keep()
+    run.wait(0.1)
+    assert first.is_done
+    assert second.is_done
+    assert run.counts.spooled == 1
+    assert 'tz_records_unsafe_total{reason="full"} 1.0\n' in run.metrics.render({})
+
+
+def test_record_that_nobody_waits_for_is_on_disk_at_once_all_the_same():
+    run = Recording(spool={}, durability="spool", flush=60.0)
+    run.offer()
+    run.wait(0.01)
+    assert run.counts.spooled == 1
+    assert run.disk_bytes_kept() > 0
+
+
+def test_spool_is_as_empty_in_its_books_as_on_its_disk():
+    run = Recording(spool={"bytes": 3_000}, durability="spool")
+    for _ in range(100):
+        run.keep()
+        run.wait(0.5)
+    assert run.is_empty()
+    assert "unsafe" not in run.metrics.render({})
+
+
 def test_slow_disk_delays_a_request_once_and_no_more():
     run = Recording(spool={}, durability="spool")
     run.disk.latency = 30.0
@@ -326,8 +523,22 @@ def test_end_in_good_times_writes_everything():
     assert run.counts.queued == 0
 
 
-def test_end_while_the_store_is_away_spools_everything():
-    run = Recording(spool={})
+@pytest.mark.parametrize("durability", ["async", "spool", "sync"])
+def test_end_in_good_times_leaves_nothing_to_whoever_comes_next(durability):
+    run = Recording(spool={}, durability=durability, flush=60.0)
+    run.wait(1)
+    for _ in range(5):
+        run.keep()
+    run.wait(0.1)
+    run.server.latency = 0.1
+    run.finish()
+    assert run.written() == run.offered
+    assert run.is_empty()
+
+
+@pytest.mark.parametrize("durability", ["async", "spool", "sync"])
+def test_end_while_the_store_is_away_spools_everything(durability):
+    run = Recording(spool={}, durability=durability)
     run.server.state = "down"
     run.offer(5)
     run.finish()
@@ -342,6 +553,39 @@ def test_end_while_the_store_is_frozen_spools_everything():
     run.wait(1)
     run.finish(2.0)
     assert run.counts.queued == 0
+
+
+@pytest.mark.parametrize("latency", [0.0, 2.2], ids=["away", "slow"])
+@pytest.mark.parametrize("disk", [0.0, 0.5, 3.0])
+def test_end_while_disk_and_store_are_busy_spools_everything(latency, disk):
+    run = Recording(spool={}, insert_timeout=60.0)
+    run.offer()
+    run.wait(1)
+    run.server.latency = latency
+    run.server.state = "up" if latency else "down"
+    run.disk.latency = disk
+    run.wait(4)
+    run.offer(5)
+    run.finish(2.0)
+    assert run.counts.queued == 0
+    run.sim.kill()
+    run.server.state, run.server.latency, run.disk.latency = "up", 0.0, 0.0
+    later = Recording(disk=run.disk, server=run.server, spool={}, start=run.sim.now + 9)
+    later.wait(20)
+    assert sorted(later.written()) == run.offered
+    assert later.is_empty()
+
+
+def test_end_tries_a_disk_once_more_that_failed_a_moment_ago():
+    run = Recording(spool={}, durability="spool")
+    run.server.state = "frozen"
+    run.disk.failure = "disk"
+    run.keep()
+    run.wait(0.1)
+    run.disk.failure = ""
+    run.finish(1.0)
+    assert run.counts.queued == 0
+    assert run.disk_bytes_kept() > 0
 
 
 def test_end_with_neither_says_how_many_are_lost():
@@ -403,7 +647,7 @@ def test_killed_anywhere_among_faults_every_kept_record_is_there_once(
     for step in range(400):
         if step % 30 == 0 and faults:
             _suffer(run, faults.pop())
-        run.keep(kept if run.recorder.spooler.can_take(0) else None)
+        run.keep(kept)
         run.wait(0.01)
         if step == kill_after:
             run.sim.kill()
@@ -421,7 +665,8 @@ def test_killed_anywhere_among_faults_every_kept_record_is_there_once(
     run.wait(120)
     written = run.written()
     assert len(written) == len(set(written))
-    assert run.counts.queued == run.counts.spooled == 0
+    assert set(kept) <= set(written)
+    assert run.is_empty()
 
 
 def _suffer(run: Recording, fault: str) -> None:

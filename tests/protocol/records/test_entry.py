@@ -15,13 +15,19 @@ from tz_protocol.records.blocks import input_of, output_of
 from tz_protocol.records.entry import Entry, make_content, stricter
 from tz_protocol.records.rows import rows_of
 
-CANARY = "canary-77"
+CANARY = "canary 77"
+
+NAMES = (
+    *("messages", "content", "choices", "message", "tools", "function", "parts"),
+    *("output", "arguments", "input", "args", "type", "role", "model", "metadata"),
+    *("a", CANARY),
+)
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.just(CANARY),
+    st.none() | st.booleans() | st.just(CANARY),
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
     ),
     max_leaves=10,
 )
@@ -33,12 +39,57 @@ def content(capture="full", limit=10_000, **parts):
 
 
 @given(JSON.filter(lambda value: value is not None))
-def test_redaction_leaves_the_shape_and_no_text(value):
+def test_redaction_leaves_no_text_wherever_it_is(value):
     data = json.dumps(value).encode()
     found = content("redacted", members={"x": Raw(data)}, sent=data, received=[data])
     assert CANARY not in repr(found)
-    shape = json.dumps(value).replace(CANARY, f"[redacted: {len(CANARY)} characters]")
-    assert json.loads(found.sent) == json.loads(shape)
+    assert type(json.loads(found.sent)) in (type(value), str)
+
+
+TOOL = {"type": "sesame", "model": "sesame", "sesame": 4_111_111}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "sesame", "name": "sesame"}]},
+        {"tools": [{"type": "function", "function": {"parameters": TOOL}}]},
+        {"tools": [{"name": "f", "input_schema": TOOL}]},
+        {"messages": [{"content": [{"type": "tool_use", "input": TOOL}]}]},
+        {"contents": [{"parts": [{"functionCall": {"args": TOOL}}]}]},
+        {"contents": [{"parts": [{"functionResponse": {"response": TOOL}}]}]},
+        {"messages": [{"content": [{"toolUse": {"input": TOOL}}]}]},
+        {"messages": [{"content": [{"toolResult": {"content": [{"json": TOOL}]}}]}]},
+        {"response_format": {"type": "json_schema", "json_schema": TOOL}},
+        {"metadata": TOOL, "logit_bias": {"4111111": 1}, "stop": ["sesame"]},
+        {"choices": [{"logprobs": {"content": [{"token": "s", "bytes": [4111111]}]}}]},
+        {"choices": [{"token_ids": [4_111_111]}]},
+        {"messages": [{"role": "open sesame"}], "open sesame": 1},
+        ["sesame", ["sesame"], 4_111_111],
+    ],
+    ids=lambda body: json.dumps(body)[:40],
+)
+def test_redaction_leaves_nothing_of_what_is_not_the_format_s(body):
+    data = json.dumps(body).encode()
+    found = content("redacted", sent=data, received=[data, data])
+    assert "sesame" not in repr(found)
+    assert "4111111" not in repr(found)
+
+
+def test_redaction_leaves_the_shape_of_a_conversation():
+    part = {"type": "text", "text": "Hi"}
+    body = {
+        "model": "m",
+        "temperature": 0.5,
+        "messages": [
+            {"role": "user", "content": [part]},
+            {"role": "assistant", "content": None, "tool_calls": [{"index": 0}]},
+        ],
+        "usage": {"prompt_tokens": 3},
+    }
+    found = content("redacted", sent=json.dumps(body).encode())
+    part["text"] = "[redacted: 2 characters]"
+    assert json.loads(found.sent) == body
 
 
 def test_redaction_of_what_is_no_json_leaves_its_size():

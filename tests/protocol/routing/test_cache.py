@@ -30,9 +30,12 @@ JSON = st.recursive(
 MEMBERS = st.dictionaries(st.text(min_size=1), JSON, max_size=5)
 
 
+HERE = Url("https", "h", 443, "/v1/")
+
+
 def provider(**changes):
-    given = {"name": "p", "type": "openai", "model": "u", **changes}
-    return ProviderSettings(url=Url("https", "h", 443, "/v1/"), **given)
+    given = {"name": "p", "type": "openai", "model": "u", "url": HERE, **changes}
+    return ProviderSettings(**given)
 
 
 def model(name="m", **changes):
@@ -97,6 +100,13 @@ def test_form_of_the_answer_does_not_matter():
         {"chosen": model(type="groq")},
         {"chosen": model(options={"api_version": "1"})},
         {"chosen": model(extra_body={"x": Raw(b"1")})},
+        {"chosen": model(extra_headers=(("anthropic-beta", "x"),))},
+        {"chosen": model(url=Url("http", "h", 443, "/v1/"))},
+        {"chosen": model(url=Url("https", "i", 443, "/v1/"))},
+        {"chosen": model(url=Url("https", "h", 444, "/v1/"))},
+        {"chosen": model(url=Url("https", "h", 443, "/v2/"))},
+        {"chosen": model(url=Url("https", "h", 443, "/v1/", "api-version=2"))},
+        {"chosen": model(url=None)},
         {"k": "credential"},
     ],
     ids=str,
@@ -107,6 +117,81 @@ def test_whatever_decides_the_answer_is_in_the_key(other):
 
 def test_parts_of_a_key_cannot_be_moved_from_one_to_the_other():
     assert key({}, tenant="ab", route="c") != key({}, tenant="a", route="bc")
+
+
+def test_settings_cannot_be_moved_from_one_place_to_the_other():
+    places = (
+        {"options": {"a": "31"}},
+        {"extra_headers": (("a", "31"),)},
+        {"extra_body": {"a": Raw(b"1")}},
+        {"model": "u\0a\x0031"},
+    )
+    assert len({key({}, chosen=model(**place)) for place in places}) == len(places)
+    assert key({}, k="a\0b") != key({}, **{"k\0a": "b"})
+
+
+def raw(text):
+    """Return the key of a request with one member, as it is spelled."""
+    parsed = ParsedRequest(model="m", fields={"a": Raw(text.encode())})
+    return cache_key(parsed, "r", model(), "t")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('{"x":1,"y":[{"b":2,"c":3}]}', '{ "y" : [ {"c":3, "b":2} ], "x" : 1 }'),
+        ('"\\u00e9\\u0041/"', '"\u00e9A\\/"'),
+        ('"\\ud83d\\ude00"', '"\U0001f600"'),
+        ('{"\\u0061":1}', '{"a":1}'),
+    ],
+    ids=["order", "escapes", "pair", "name"],
+)
+def test_spelling_that_means_the_same_makes_one_key(first, second):
+    assert raw(first) == raw(second)
+    assert raw(first) is not None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("1", "1.0"),
+        ("1", "true"),
+        ("0", "false"),
+        ("1", '"1"'),
+        ("null", '"null"'),
+        ("null", "{}"),
+        ("[]", "{}"),
+        ("0.1", "0.10000000000000000001"),
+        ("-0.0", "0.0"),
+        ("9007199254740993", "9007199254740992"),
+        ("18446744073709551616", "18446744073709551617"),
+        ("1" + "0" * 400, "1" + "0" * 399 + "1"),
+        ("1e400", "1e401"),
+        ("[1,[2]]", "[[1],2]"),
+        ('[{"name":"f"},{"name":"g"}]', '[{"name":"g"},{"name":"f"}]'),
+        ('{"a":null}', "{}"),
+        ('"e\u0301"', '"\u00e9"'),
+        ('"a "', '"a"'),
+    ],
+)
+def test_requests_that_do_not_mean_the_same_make_two_keys(first, second):
+    assert raw(first) != raw(second)
+    assert None not in (raw(first), raw(second))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"a":2}',
+        '[{"b":{"a":1,"a":1}}]',
+        '{"a":1,"\\u0061":2}',
+        "NaN",
+        "-Infinity",
+        '"\\ud800"',
+    ],
+)
+def test_request_that_is_read_differently_by_all_has_no_key(text):
+    assert raw(text) is None
 
 
 def test_nesting_that_cannot_be_put_in_order_has_no_key():
