@@ -405,15 +405,18 @@ class _ProxiedResponse:
     def read(self, deadline: float, phase: str) -> Flow[bytes]:
         inflater = self._inflater
         while self._handle is not None:
+            is_end = False
             try:
                 if inflater is not None and inflater.has_more:
-                    return inflater.receive_data(b"")
-                data = yield from Read(deadline, self._handle)
-                is_end = not data
-                if inflater is not None:
-                    data = inflater.receive_data(data)
-                    if is_end:
+                    # May be nothing: zlib cannot tell before it is asked.
+                    data = inflater.receive_data(b"")
+                else:
+                    data = yield from Read(deadline, self._handle)
+                    is_end = not data
+                    if inflater is not None and is_end:
                         inflater.receive_eof()
+                    elif inflater is not None:
+                        data = inflater.receive_data(data)
             except RemoteProtocolError as error:
                 raise _failure_of(error) from None
             except OperationTimeout:
