@@ -36,6 +36,7 @@ from tz_protocol.operations import (
 from tz_protocol.providers.base import Reply
 from tz_protocol.routing.pool import Pool, PooledConnection, origin_of
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
+from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Limits, ProviderSettings, Url
 from tz_protocol.wire.http1 import BodyChunk, ClientCodec, EndOfBody
 from tz_protocol.wire.inflate import Inflater
@@ -111,12 +112,15 @@ def open_upstream(
     Raises:
         UpstreamError: No answer could be had; nothing is left open.
     """
-    if call.settings.proxy is not None:
-        return (yield from _open_proxied(call, context, limits))
-    connection = yield from _acquire(call, pool, context, limits)
+    url, proxy = call.settings.url, call.settings.proxy
+    if url is None:
+        raise UpstreamBroken("missing", "no URL")
+    if proxy is not None:
+        return (yield from _open_proxied(call, url, proxy, context, limits))
+    connection = yield from _acquire(call, url, pool, context, limits)
     try:
         response = _PooledResponse(connection, pool, context, limits)
-        yield from _request(call, response)
+        yield from _request(call, url, response)
     except BaseException:
         response.close()
         raise
@@ -132,10 +136,10 @@ def open_reply(reply: Reply) -> UpstreamResponse:
 
 
 def _acquire(
-    call: Call, pool: Pool, context: Context, limits: Limits
+    call: Call, url: Url, pool: Pool, context: Context, limits: Limits
 ) -> Flow[PooledConnection]:
     """Return a connection whose place in the pool the caller then owns."""
-    origin = origin_of(call.settings)
+    origin = origin_of(call.settings, url)
     if not pool.reserve(origin):
         place = pool.queue(origin)
         try:
@@ -151,23 +155,23 @@ def _acquire(
             try:
                 if (yield from IsQuiet(call.head_deadline, kept.handle)):
                     return kept
-            except BaseException as error:
+            except OperationTimeout:
                 context.tell(Close(kept.handle))
-                if not isinstance(error, OperationBroken):
-                    raise
-            else:
+                raise _too_slow(call) from None
+            except OperationBroken:
+                pass
+            except BaseException:
                 context.tell(Close(kept.handle))
-        handle = yield from _connect(call)
+                raise
+            context.tell(Close(kept.handle))
+        handle = yield from _connect(call, url)
     except BaseException:
         pool.leave(origin)
         raise
     return PooledConnection(origin, handle, ClientCodec(limits))
 
 
-def _connect(call: Call) -> Flow[Handle]:
-    url = call.settings.url
-    if url is None:
-        raise UpstreamBroken("missing", "no URL")
+def _connect(call: Call, url: Url) -> Flow[Handle]:
     try:
         return (
             yield from Connect(
@@ -192,11 +196,8 @@ def _target(call: Call, url: Url) -> str:
     return f"{target}?{url.query}" if url.query else target
 
 
-def _request(call: Call, response: _PooledResponse) -> Flow[None]:
+def _request(call: Call, url: Url, response: _PooledResponse) -> Flow[None]:
     """Write the request and read until the head; dial a dead kept connection anew."""
-    url = call.settings.url
-    if url is None:
-        raise UpstreamBroken("missing", "no URL")
     headers = (("host", url.authority), *call.headers)
     method, target = call.request.method, _target(call, url)
     body = call.request.body
@@ -215,7 +216,7 @@ def _request(call: Call, response: _PooledResponse) -> Flow[None]:
         connection.codec = ClientCodec(response.limits)
         connection.handle = None
         connection.is_reused = False
-        connection.handle = yield from _connect(call)
+        connection.handle = yield from _connect(call, url)
     yield from response.receive_head(data, call)
 
 
@@ -362,11 +363,8 @@ class _PooledResponse:
 
 
 def _open_proxied(
-    call: Call, context: Context, limits: Limits
+    call: Call, url: Url, proxy: Secret, context: Context, limits: Limits
 ) -> Flow[UpstreamResponse]:
-    settings, url = call.settings, call.settings.url
-    if url is None or settings.proxy is None:
-        raise UpstreamBroken("missing", "no URL")
     try:
         status, headers, handle = yield from HttpCall(
             call.head_deadline,
@@ -374,8 +372,8 @@ def _open_proxied(
             f"{url.scheme}://{url.authority}{_target(call, url)}",
             call.headers,
             call.request.body,
-            settings.proxy.reveal(),
-            _tls(settings, url),
+            proxy.reveal(),
+            _tls(call.settings, url),
         )
     except OperationTimeout:
         raise _too_slow(call) from None

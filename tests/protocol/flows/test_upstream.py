@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 
+import msgspec
 import pytest
 
 from tests.protocol.flows.serving import (
@@ -36,10 +37,17 @@ from tz_protocol.testing import (
 )
 from tz_protocol.types.policy import Policy, Retries
 from tz_protocol.types.secret import Secret
-from tz_protocol.types.settings import Limits, Model, Snapshot, Timeouts, Url
+from tz_protocol.types.settings import (
+    Limits,
+    Model,
+    Snapshot,
+    Timeouts,
+    Url,
+)
 from tz_protocol.wire.inflate import PIECE_BYTES
 
 BODY = json.dumps(COMPLETION).encode()
+ONCE = Policy(retries=Retries(count=0))
 
 
 def changed(config, **changes):
@@ -102,8 +110,7 @@ def test_answer_of_every_framing_is_read(framing):
 
 
 def test_connection_of_an_answer_that_was_cut_is_not_kept():
-    once = Policy(retries=Retries(count=0))
-    config = snapshot(("a.test",), policy=once)
+    config = snapshot(("a.test",), policy=ONCE)
     served = Served([cut(good(), 100), good()], config=config)
     assert error_of(served.ask())[0] == 502
     assert served.ask().response.status == 200
@@ -214,10 +221,37 @@ def test_sweep_closes_connections_that_idled_too_long():
     sweep.cancel()
 
 
+def test_kept_connection_that_dies_is_dialled_again_once():
+    script = (ReceiveRequest(), Send(http_response(200, JSON, BODY)), ReceiveRequest())
+    served = Served([(*script, Close()), refuse()])
+    assert served.ask().response.status == 200
+    once = served.gateway.snapshot
+    served.gateway.replace(
+        msgspec.structs.replace(
+            once, gateway=msgspec.structs.replace(once.gateway, policy=ONCE)
+        )
+    )
+    assert error_of(served.ask())[0] == 502
+    (attempt,) = served.sim.records[-1].attempts
+    assert attempt.error == "upstream_unreachable"
+    assert served.gateway.pool.counts() == (0, 0)
+    assert served.sim.open_handles == []
+
+
+def test_connections_that_are_kept_are_bounded():
+    limits = Limits(pool_per_origin=4, pool_idle=1)
+    config = snapshot(("a.test",), limits=limits)
+    served = Served([good(after=1.0)], config=config, repeat=True)
+    outcomes = [served.ask(run=False) for _ in range(3)]
+    served.sim.run_until(served.sim.now + 2.0)
+    assert [o.response.status for o in outcomes] == [200] * 3
+    assert len(served.sim.opened) == 3
+    assert len(served.sim.open_handles) == 1
+
+
 # -- through an egress proxy ----------------------------------------------------
 
 URL = "http://a.test/v1/chat/completions"
-ONCE = Policy(retries=Retries(count=0))
 GZIP = (*JSON, ("content-encoding", "gzip"))
 
 
