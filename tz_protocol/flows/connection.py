@@ -257,6 +257,10 @@ class Connection:
                     error = Interrupted(gone)
                 elif isinstance(operation, (Race, All)):
                     value = yield self._with_arms(operation)
+                    if self._pending is not None:
+                        # It may have ended for that: what it came to is no result.
+                        error = Interrupted(self._pending)
+                        self._pending = None
                 else:
                     value = yield operation
             except BaseException as thrown:  # the handler's, whatever it is
