@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -79,6 +80,24 @@ def test_hashed_key_names_its_models_in_either_form(models, grants):
 )
 def test_hashed_key_expires_at_a_time_of_either_form(text, seconds):
     assert parse_hashed(DIGEST, value(expires_at=text).encode()).expires_at == seconds
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+@pytest.mark.parametrize("budget", [-1, "-0.01", "NaN", "Infinity", "-Infinity"])
+def test_budget_that_is_no_amount_is_refused_by_its_name(period, budget):
+    data = value(limits={f"budget_per_{period}": budget}).encode()
+    with pytest.raises(ValueError, match=f"limits.budget_per_{period}"):
+        parse_hashed(DIGEST, data)
+
+
+@pytest.mark.parametrize("budget", [0, "0.5", 12.25, "1e3"], ids=repr)
+def test_budget_keeps_the_amount_that_was_written(budget):
+    data = value(limits={"budget_per_day": budget}).encode()
+    limits = parse_hashed(DIGEST, data).limits
+    assert (limits.budget_per_day, limits.budget_per_month) == (
+        Decimal(str(budget)),
+        None,
+    )
 
 
 @pytest.mark.parametrize(
