@@ -419,9 +419,9 @@ def test_connection_serves_the_gateway_over_bytes():
 # -- the end of it ----------------------------------------------------------------
 
 
-def test_bug_is_recorded_once_and_passed_on():
+def test_bug_is_recorded_once_and_passed_on(monkeypatch):
     served = Served([good()])
-    served.gateway.breakers = None
+    monkeypatch.setattr(served.gateway, "breakers", None)
     outcome = served.ask()
     assert isinstance(outcome.error, AttributeError)
     record = served.record
