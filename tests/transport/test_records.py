@@ -43,6 +43,7 @@ from tz_protocol.records.rows import rows_of
 from tz_protocol.records.schema import MIGRATIONS
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.usage import Usage
+from tz_protocol.wire.traceparent import TraceParent
 from tz_stores.threads import Threads
 
 __all__ = ["engine", "engine_of_the_session"]  # fixtures
@@ -55,6 +56,9 @@ _serial = itertools.count(1)
 @pytest.fixture(params=NAMES)
 def transport(request):
     return Transport(request.param)
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def uuid() -> str:
@@ -106,6 +110,38 @@ def test_migrations_run_at_once_and_again_do_no_harm(transport, engine):
         "WHERE database = currentDatabase() AND name = 'ModelInference'"
     )
     assert "TTL timestamp + toIntervalDay(30)" in table["create_table_query"]
+
+
+def test_tables_of_the_first_version_get_the_later_columns(
+    transport, engine, monkeypatch
+):
+    context = Context()
+    store = ClickHouse(engine.url, context)
+    with monkeypatch.context() as patch:
+        patch.setattr("tz_protocol.flows.migrate.MIGRATIONS", MIGRATIONS[:1])
+        transport.run_flow(lambda: migrate(store, None), context)
+    names = engine.query(
+        "SELECT name FROM system.columns "
+        "WHERE database = currentDatabase() AND table = 'Exchange'"
+    )
+    columns = {row["name"] for row in names}
+    row = json.loads(dict(rows_of(entry()))["Exchange"])
+    insert(transport, engine.url, {name: row[name] for name in columns & row.keys()})
+    transport.run_flow(lambda: migrate(store, None), context)
+    insert(transport, engine.url, json.loads(dict(rows_of(entry()))["Exchange"]))
+    found = engine.query(
+        "SELECT attempts.connect_ms AS c, attempts.input_tokens AS i, "
+        "attempts.calls AS n, trace_id AS t FROM Exchange ORDER BY started_at"
+    )
+    assert found == [
+        {"c": [None], "i": [None], "n": [0], "t": ""},
+        {"c": [20.0], "i": [10], "n": [1], "t": TRACE},
+    ]
+
+
+def insert(transport, url, row):
+    data = json.dumps(row).encode()
+    perform(transport, lambda by: iter(ClickHouseInsert(by, url, "Exchange", data)))
 
 
 def test_ttl_changes_when_the_configuration_does(transport, engine):
@@ -305,6 +341,7 @@ import resource, sys
 from time import monotonic
 from tz_protocol.errors import OperationBroken
 from tz_protocol.recordops import AppendFile
+from tz_protocol.wire.traceparent import TraceParent
 from tz_stores.threads import Threads
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -334,6 +371,7 @@ OWNER = """
 import sys, time
 from time import monotonic
 from tz_protocol.recordops import AppendFile, ClaimSpool
+from tz_protocol.wire.traceparent import TraceParent
 from tz_stores.threads import Threads
 calls = Threads(monotonic).calls
 calls[ClaimSpool](ClaimSpool(0, sys.argv[1], "theirs"))
@@ -387,6 +425,7 @@ def entry(model: str = "m", tokens: int = 10, number: int = 0) -> Entry:
         cost=Decimal("0.000000123") * tokens,
         price_id="abc",
         tags={"n": str(number)},
+        trace=TraceParent(TRACE, "b7ad6b7169203331", 1),
         attempts=[
             AttemptRecord(
                 provider="p",
@@ -395,6 +434,7 @@ def entry(model: str = "m", tokens: int = 10, number: int = 0) -> Entry:
                 upstream_model="u",
                 started=0.01,
                 status=200,
+                connected=0.03,
                 head=0.1,
                 first_content=0.2,
                 ended=0.2,

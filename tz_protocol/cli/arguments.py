@@ -313,7 +313,7 @@ def _make_serve(
     given: Mapping[str, Any], paths: list[str], argv: tuple[str, ...]
 ) -> Command:
     if "--run-clickhouse-migrations" in given:
-        return Migrate()
+        return Migrate(_source(given, paths, "serve"))
     if ("--tls-cert" in given) != ("--tls-key" in given):
         raise _Refused("--tls-cert and --tls-key belong together: give both")
     return Serve(

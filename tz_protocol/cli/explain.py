@@ -31,7 +31,8 @@ from tz_protocol.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from tz_protocol.flows.attempt import headers_of, placed, target_of, timeouts_of
+from tz_protocol.flows.attempt import target_of, timeouts_of
+from tz_protocol.flows.calls import headers_of, placed
 from tz_protocol.flows.exchange import Exchange
 from tz_protocol.flows.fetching import check_link, links_for
 from tz_protocol.flows.trying import make_plan, sort_out

@@ -138,9 +138,12 @@ class Keys:
     """True: print what to paste into a file, and leave Redis alone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Migrate:
     """``--run-clickhouse-migrations``: make the tables, and end."""
+
+    source: Source = Source()
+    """Its files say for how long rows stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,19 +141,31 @@ def usage_query(command: Usage) -> tuple[str, tuple[tuple[str, str], ...]]:
         "WHERE started_at > now64(3) - toIntervalSecond({seconds:UInt32})"
     )
     if keys:
-        sql += f" GROUP BY {keys} ORDER BY {order}"
+        first = f"`by_{command.by[0]}`"
+        sql = sql.replace(" FROM ", f", grouping({first}) AS is_total FROM ", 1)
+        sql += f" GROUP BY GROUPING SETS (({keys}), ()) ORDER BY is_total, {order}"
     sql += " FORMAT JSONEachRow"
     return sql, (("seconds", str(command.seconds)),)
 
 
 def report(rows: list[dict[str, Any]], command: Usage) -> str:
-    """Return the whole text: a table for people, or an array of objects."""
-    found = [_named(row, command) for row in rows]
+    """Return the whole text: a table for people, or an array of objects.
+
+    The table ends with a line of everything, if it has more than one; who reads an
+    array adds up what is wanted.
+    """
+    found = [_named(row, command) for row in rows if not row.get("is_total")]
     if command.is_json:
         return _encode(found).decode() + "\n"
     if not found or not any(one["requests"] for one in found):
         return f"no requests in the last {_span(command.seconds)}\n"
     columns = [*command.by, *(name for name in _FIGURES if _is_shown(found, name))]
+    if len(found) > 1:
+        found += [
+            _named(row, command) | {command.by[0]: "total"}
+            for row in rows
+            if row.get("is_total")
+        ]
     table = [columns, *([_cell(row[name]) for name in columns] for row in found)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     count = len(command.by)

@@ -7,11 +7,14 @@ made in ``cli/reports.py``.
 
 from __future__ import annotations
 
+from tz_protocol.cli.arguments import USAGE_ERROR
 from tz_protocol.cli.lifetime import FOREVER
+from tz_protocol.cli.loading import load
 from tz_protocol.cli.options import Migrate, Tail, Usage
-from tz_protocol.cli.output import print_error, say
+from tz_protocol.cli.output import print_error, print_problems, say
 from tz_protocol.cli.reports import FIELDS, line_of, report, rows_in, usage_query
 from tz_protocol.errors import (
+    ConfigError,
     OperationBroken,
     OperationError,
     StoreError,
@@ -49,10 +52,13 @@ class _Failed(Exception):
 
 def run_migrations(command: Migrate, context: Context) -> Flow[int]:
     """Carry out what is missing and end; return the exit status."""
-    del command
     try:
+        ttl_days = yield from _ttl_days(command, context)
         store = yield from _open(context)
-        found = yield from migrate(store, None)
+        found = yield from migrate(store, ttl_days)
+    except ConfigError as error:
+        yield from print_problems(context, error)
+        return USAGE_ERROR
     except _Failed as error:
         yield from print_error(context, str(error))
         return 1
@@ -64,6 +70,18 @@ def run_migrations(command: Migrate, context: Context) -> Flow[int]:
         text += f"left out, as this server cannot: {', '.join(found.left_out)}\n"
     yield from say(context, text or "nothing was to be done\n")
     return 0
+
+
+def _ttl_days(command: Migrate, context: Context) -> Flow[int | None]:
+    """Return what the files say.
+
+    Raises:
+        ConfigError: They cannot be used; a gateway would not start with them either.
+    """
+    if not command.source.patterns:
+        return None
+    loaded = yield from load(command.source, context)
+    return loaded.snapshot.gateway.records.ttl_days
 
 
 def usage(command: Usage, context: Context) -> Flow[int]:

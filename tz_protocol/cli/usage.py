@@ -80,8 +80,9 @@ tz-gateway tail, tz-gateway usage: what the store says of requests
 
   tz-gateway tail [options]      print requests as their records arrive
   tz-gateway usage [options]     print what was used, and how it went
-  tz-gateway --run-clickhouse-migrations
-                                 make the tables, and end
+  tz-gateway --run-clickhouse-migrations [--config-file FILE]
+                                 make the tables, and end; rows stay for as
+                                 long as the file's ttl_days says
 
 All read the store at TENSORZERO_CLICKHOUSE_URL (http(s)://... or
 chdb:///FOLDER), whether or not a gateway writes to it.

@@ -151,6 +151,9 @@ class Dialect(Generic[P, R]):
     table: Mapping[str, Handling] | None = None
     """What becomes of each parameter, what is not in it being dropped and named. None:
     everything passes as the client wrote it, but for the vendor's deviations."""
+    join: Callable[[Sequence[R]], R] | None = None
+    """The answers to a request and its ``others`` -> the one answer. None: they are
+    completions, and each is a choice of one."""
     adapted: Callable[[frozenset[str]], Dialect[P, R]] | None = None
     """(quirks) -> this format as a vendor that has them speaks it. None: nobody is
     known to deviate."""

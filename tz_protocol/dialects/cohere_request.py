@@ -190,6 +190,11 @@ class RequestRenderer:
                 made["json_schema"] = schema
             fields["response_format"] = made
             return
+        choice = self._conversation.tool_choice
+        if isinstance(choice, ToolChoice) and choice.mode == "named":
+            # The answer is that call. Required is all that can be said of it, so
+            # that a second tool might be called instead.
+            return
         description = "Give the answer by calling this tool, and only in this way."
         if shape.description is not UNSET:
             description = f"{description} {shape.description}"

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from tz_protocol.dialects.openai_fields import JsonResponse, read_answer
-from tz_protocol.dialects.openai_moderations import OPENAI_MODERATIONS
+from tz_protocol.dialects.openai_moderations import OPENAI_MODERATIONS, judged
 from tz_protocol.dialects.outbound import outbound_dialect
 from tz_protocol.errors import UpstreamGarbled
 from tz_protocol.types.http import ResponseHead
@@ -52,44 +52,12 @@ def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
     except (msgspec.DecodeError, RecursionError):
         message = "the answer's results have no categories"
         raise UpstreamGarbled(message) from None
-    made = [_result(result) for result in results]
+    made = [
+        judged(_renamed(one.categories), _renamed(one.category_scores))
+        for one in results
+    ]
     fields["results"] = Raw(msgspec.json.encode(made))
     return JsonResponse(fields=fields)
-
-
-_OPENAI_CATEGORIES = (
-    "harassment",
-    "harassment/threatening",
-    "hate",
-    "hate/threatening",
-    "illicit",
-    "illicit/violent",
-    "self-harm",
-    "self-harm/instructions",
-    "self-harm/intent",
-    "sexual",
-    "sexual/minors",
-    "violence",
-    "violence/graphic",
-)
-"""All of which clients expect. Those that Mistral does not judge are said to apply to
-no kind of input, which is how OpenAI says that it did not judge either."""
-
-
-def _result(result: _Result) -> dict[str, Any]:
-    categories = _renamed(result.categories)
-    scores = _renamed(result.category_scores)
-    inputs = {name: ["text"] for name in categories}
-    for name in _OPENAI_CATEGORIES:
-        categories.setdefault(name, False)
-        scores.setdefault(name, 0.0)
-        inputs.setdefault(name, [])
-    return {
-        "flagged": any(result.categories.values()),
-        "categories": categories,
-        "category_scores": scores,
-        "category_applied_input_types": inputs,
-    }
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

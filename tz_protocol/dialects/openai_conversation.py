@@ -198,8 +198,11 @@ class _Reader:
         if budget is not None and budget != NULL:
             path = "reasoning.max_tokens"
             self._reason(budget_tokens=read_integer(budget, path, 0))
-        if value.get("enabled") == Raw(b"false"):
+        enabled = value.get("enabled")
+        if enabled == Raw(b"false"):
             self._reason(budget_tokens=0)
+        elif enabled == Raw(b"true"):
+            self._reason()  # as much as is usual, unless the others say how much
 
     def read_thinking(self, raw: Raw) -> None:
         """Anthropic's object, of which DeepSeek has ``type``."""

@@ -8,6 +8,9 @@ Source: https://platform.openai.com/docs/api-reference/moderations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from tz_protocol.dialects.base import Answer, Dialect, Losses
@@ -26,7 +29,7 @@ from tz_protocol.types.http import HttpRequest, RequestHead, ResponseHead
 from tz_protocol.types.request import Identity, ParsedRequest, Target
 from tz_protocol.wire.json import encode_object
 
-__all__ = ["OPENAI_MODERATIONS"]
+__all__ = ["OPENAI_MODERATIONS", "judged"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -56,6 +59,47 @@ def _render_response(
     stamps = {"id": _encode(identity.id), "model": _encode(identity.model)}
     body = encode_object(spliced(response.fields, stamps))
     return ResponseHead(200, JSON_HEADERS), body
+
+
+_CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+"""All of which clients expect."""
+
+
+def judged(categories: Mapping[str, bool], scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result, of a text, as OpenAI says it.
+
+    Categories that were not judged are said to apply to no kind of input, which is how
+    OpenAI says that it did not judge either.
+
+    Args:
+        categories: Those that were judged, OpenAI's and others.
+        scores: Of the same categories, from 0 to 1.
+    """
+    applied = {name: ["text"] for name in categories}
+    return {
+        "flagged": any(categories.values()),
+        "categories": {**categories, **_without(categories, False)},
+        "category_scores": {**scores, **_without(scores, 0.0)},
+        "category_applied_input_types": {**applied, **_without(applied, [])},
+    }
+
+
+def _without(values: Mapping[str, Any], value: Any) -> dict[str, Any]:
+    return {name: value for name in _CATEGORIES if name not in values}
 
 
 OPENAI_MODERATIONS: Dialect[ParsedRequest, JsonResponse] = Dialect(

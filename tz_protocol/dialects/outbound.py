@@ -7,7 +7,7 @@ hold one; what a client's side would be asked for is a bug.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -35,6 +35,7 @@ def outbound_dialect(
     table: Mapping[str, Handling] | None,
     stream_decoder: Callable[[ResponseHead, int], Decoder] | None = None,
     links: Links | None = None,
+    join: Callable[[Sequence[Any]], Any] | None = None,
 ) -> AnyDialect:
     """Return the row of a format that only providers speak."""
 
@@ -53,6 +54,7 @@ def outbound_dialect(
         stream_decoder=stream_decoder,
         links=links,
         table=table,
+        join=join,
     )
 
 

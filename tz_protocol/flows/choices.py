@@ -12,7 +12,7 @@ refuses the next (a limit on requests) is found out while another can still be t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -41,6 +41,9 @@ Whole = tuple[Any, bytes]
 """A whole answer, decoded to whatever the endpoint's are, and its bytes."""
 
 Read = Callable[[UpstreamResponse], Flow[Whole]]
+
+Join = Callable[[Sequence[Any]], Any]
+"""Makes one answer of several."""
 
 
 def total_of(usages: Iterable[Usage | None]) -> Usage | None:
@@ -93,6 +96,7 @@ class Choices:
         opener: Makes one call.
         context: For the time.
         began: When the exchange began, on the driver's clock.
+        join: Makes one whole answer of all; see ``Dialect.join``.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Choices:
         opener: Opener,
         context: Context,
         began: float,
+        join: Join | None = None,
     ) -> None:
         bodies = (request.body, *request.others)
         self._requests = [
@@ -112,8 +117,9 @@ class Choices:
         self._opener = opener
         self._context = context
         self._began = began
+        self._join = join or _joined
 
-    def whole(self, read: Read) -> Flow[tuple[Completion, bytes]]:
+    def whole(self, read: Read) -> Flow[Whole]:
         """Return the one answer, and an array of the answers that it is made of.
 
         Raises:
@@ -129,9 +135,8 @@ class Choices:
             found = yield from All(math.inf, flows)
         finally:
             self._close()
-        answers: list[Completion] = [answer for answer, _ in found]
         received = b"[%b]" % b",".join(body for _, body in found)
-        return _joined(answers), received
+        return self._join([answer for answer, _ in found]), received
 
     def streams(
         self,
@@ -219,14 +224,21 @@ def _sum_up(record: AttemptRecord) -> None:
     told = [call for call in calls if call.error not in (None, "cancelled")]
     statuses = [call.status for call in told or calls if call.status is not None]
     record.status = statuses[0] if statuses else None
-    heads = [call.head for call in calls if call.head is not None]
-    record.head = max(heads) if len(heads) == len(calls) else None
+    record.connected = _last(call.connected for call in calls)
+    record.head = _last(call.head for call in calls)
     record.is_reused = all(call.is_reused for call in calls)
     ids = [call.request_id for call in calls if call.request_id]
     record.request_id = ", ".join(ids) or None
 
 
-def _joined(answers: list[Completion]) -> Completion:
+def _last(moments: Iterable[float | None]) -> float | None:
+    """Return the last of them, None if one has not come."""
+    found = [*moments]
+    known = [moment for moment in found if moment is not None]
+    return max(known) if len(known) == len(found) else None
+
+
+def _joined(answers: Sequence[Completion]) -> Completion:
     """Return one answer with a choice for each of *answers*."""
     first, ids = answers[0], _Ids()
     choices: list[Choice] = []

@@ -45,6 +45,7 @@ from tz_protocol.types.keys import Principal
 from tz_protocol.types.prices import Price
 from tz_protocol.types.request import Identity, ParsedRequest
 from tz_protocol.types.settings import Model
+from tz_protocol.wire.traceparent import TraceParent, parse_traceparent
 
 if TYPE_CHECKING:
     from tz_protocol.gateway import Gateway
@@ -52,6 +53,12 @@ if TYPE_CHECKING:
 __all__ = ["Exchange"]
 
 _TRACE_HEADERS = ("traceparent", "tracestate")
+
+
+def _trace_of(headers: Headers) -> TraceParent | None:
+    """Return what the one ``traceparent`` says; two of them say nothing."""
+    found = [value for name, value in headers if name == "traceparent"]
+    return parse_traceparent(found[0]) if len(found) == 1 else None
 
 
 class Exchange:
@@ -135,6 +142,7 @@ class Exchange:
             config_id=self.snapshot.config_id,
             started_at=gateway.wall_clock(),
             started=now,
+            trace=_trace_of(self.trace_headers),
         )
         self.said = Said()
         """What the record and the cache may need of the answer."""

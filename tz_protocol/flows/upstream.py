@@ -8,6 +8,7 @@ that is not a second attempt.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +58,8 @@ class Call:
     head_deadline: float
     """When the response's head must be there."""
     total_deadline: float
+    on_connected: Callable[[], object] = lambda: None
+    """Called each time that there is a connection: again if a kept one was dead."""
 
 
 class UpstreamResponse(Protocol):
@@ -118,6 +121,7 @@ def open_upstream(
     if proxy is not None:
         return (yield from _open_proxied(call, url, proxy, context, limits))
     connection = yield from _acquire(call, url, pool, context, limits)
+    call.on_connected()
     try:
         response = _PooledResponse(connection, pool, context, limits)
         yield from _request(call, url, response)
@@ -217,6 +221,7 @@ def _request(call: Call, url: Url, response: _PooledResponse) -> Flow[None]:
         connection.handle = None
         connection.is_reused = False
         connection.handle = yield from _connect(call, url)
+        call.on_connected()
     yield from response.receive_head(data, call)
 
 

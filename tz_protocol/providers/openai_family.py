@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tz_protocol.dialects.azure_moderations import ANALYZE_TEXT, AZURE_MODERATIONS
 from tz_protocol.dialects.base import AnyDialect
 from tz_protocol.dialects.mistral_moderations import MISTRAL_MODERATIONS
 from tz_protocol.dialects.openai_audio import OPENAI_SPEECH, OPENAI_TRANSCRIPTION
@@ -49,13 +50,16 @@ def bearer(request: HttpRequest, key: Secret | None, wall: float) -> Headers:
 
 
 def api_key_header(request: HttpRequest, key: Secret | None, wall: float) -> Headers:
-    """Return Azure's ``api-key``; nothing if there is no key.
+    """Return Azure's header for the key; nothing if there is no key.
 
     Source: https://learn.microsoft.com/azure/ai-services/openai/reference,
-    "Authentication".
+    "Authentication"; for Content Safety, see ``azure_moderations``.
     """
-    del request, wall
-    return () if key is None else (("api-key", key.reveal()),)
+    del wall
+    if key is None:
+        return ()
+    is_openai = not request.path.startswith(_CONTENT_SAFETY)
+    return (("api-key" if is_openai else "ocp-apim-subscription-key", key.reveal()),)
 
 
 _CHAT: dict[str, AnyDialect] = {"chat": OPENAI_CHAT}
@@ -80,6 +84,9 @@ _SERVER = Deviations(
 """Servers of open models: their chat templates know no developer, and newer releases
 have renamed ``reasoning_content`` (https://docs.vllm.ai, "Reasoning Outputs")."""
 
+_CONTENT_SAFETY = "contentsafety/"
+"""What paths of Azure's begin with that have nothing to do with OpenAI."""
+
 _AZURE_OPERATIONS = (
     "chat/completions",
     "embeddings",
@@ -98,13 +105,14 @@ _OPENAI = Provider(
 )
 
 # https://learn.microsoft.com/azure/ai-services/openai/reference; 2024-10-21 is the
-# newest version there that is not a preview. There is no moderations route.
+# newest version there that is not a preview. There is no moderations route: what Azure
+# has for that is Content Safety, beside the models of the same resource.
 _AZURE = Provider(
     name="azure",
     base_url=None,
     credential="env::AZURE_OPENAI_API_KEY",
     authorize=api_key_header,
-    dialects={**_CHAT_EMBEDDING, **_AUDIO},
+    dialects={**_CHAT_EMBEDDING, "moderation": AZURE_MODERATIONS, **_AUDIO},
     required=("deployment_id", "endpoint"),
     optional=("api_version",),
     has_shorthand=False,
@@ -112,7 +120,8 @@ _AZURE = Provider(
         operation: f"openai/deployments/{{deployment_id}}/{operation}"
         "?api-version={api_version}"
         for operation in _AZURE_OPERATIONS
-    },
+    }
+    | {ANALYZE_TEXT: f"{_CONTENT_SAFETY}{ANALYZE_TEXT}?api-version=2024-09-01"},
     defaults={"api_version": "2024-10-21"},
 )
 

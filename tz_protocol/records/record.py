@@ -12,6 +12,7 @@ from decimal import Decimal
 import msgspec
 
 from tz_protocol.types.usage import Usage
+from tz_protocol.wire.traceparent import TraceParent
 
 __all__ = ["AttemptRecord", "CallRecord", "Outcome", "Record", "Stage"]
 
@@ -61,6 +62,7 @@ class CallRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     status: int | None = None
     error: str | None = None
     """Code of what failed; ``cancelled`` if another one failed first."""
+    connected: float | None = None
     head: float | None = None
     first_content: float | None = None
     ended: float | None = None
@@ -84,6 +86,9 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
     """The provider's status, once its head was seen."""
     error: str | None = None
     """Code of what failed; None for the attempt that answered."""
+    connected: float | None = None
+    """When there was a connection, kept or new; None if there was none, or if whoever
+    made it does not tell (httpx, through an egress proxy)."""
     head: float | None = None
     first_content: float | None = None
     ended: float | None = None
@@ -154,6 +159,8 @@ class Record(msgspec.Struct, kw_only=True):
     """In the currency of the prices; None if unknown."""
     price_id: str | None = None
     """Which prices the cost comes from; None if none was applied."""
+    trace: TraceParent | None = None
+    """Where in a trace the caller says that it stands."""
     cache: str = ""
     """``hit`` or ``miss`` if the cache was asked, empty if it was not."""
 

@@ -110,8 +110,12 @@ def _exchange(record: Record) -> dict[str, Any]:
         "tags": record.tags,
         "config_id": record.config_id,
         "gateway": __version__,
-        **_attempts(record.attempts),
+        **_attempts(record),
     }
+    if record.trace is not None:
+        row["trace_id"] = record.trace.trace_id
+        row["parent_span_id"] = record.trace.span_id
+        row["trace_flags"] = record.trace.flags
     if usage is not None:
         row["input_tokens"] = _count(usage.input_tokens)
         row["output_tokens"] = _count(usage.output_tokens)
@@ -121,8 +125,10 @@ def _exchange(record: Record) -> dict[str, Any]:
     return row
 
 
-def _attempts(attempts: list[AttemptRecord]) -> dict[str, list[Any]]:
+def _attempts(record: Record) -> dict[str, list[Any]]:
     """Return the nested columns: one list each, an attempt in each place."""
+    attempts, answered = record.attempts, _answered(record)
+    usages = [record.usage if a is answered else a.spent for a in attempts]
     return {
         "attempts.provider": [a.provider for a in attempts],
         "attempts.provider_type": [a.provider_type for a in attempts],
@@ -131,11 +137,20 @@ def _attempts(attempts: list[AttemptRecord]) -> dict[str, list[Any]]:
         "attempts.status": [a.status for a in attempts],
         "attempts.error": [a.error or "" for a in attempts],
         "attempts.started_ms": [_ms(a.started) or 0.0 for a in attempts],
+        "attempts.connect_ms": [_since(a.connected, a) for a in attempts],
         "attempts.head_ms": [_since(a.head, a) for a in attempts],
         "attempts.first_content_ms": [_since(a.first_content, a) for a in attempts],
         "attempts.total_ms": [_since(a.ended, a) for a in attempts],
         "attempts.is_reused": [a.is_reused for a in attempts],
+        "attempts.is_hedge": [a.is_hedge for a in attempts],
+        "attempts.calls": [len(a.calls) or 1 for a in attempts],
         "attempts.request_id": [a.request_id or "" for a in attempts],
+        "attempts.input_tokens": [
+            _count(u.input_tokens) if u else None for u in usages
+        ],
+        "attempts.output_tokens": [
+            _count(u.output_tokens) if u else None for u in usages
+        ],
     }
 
 

@@ -234,6 +234,20 @@ _ADDED_TO_THEIRS = tuple(
 )
 """For a database that an older TensorZero made."""
 
+_ADDED_TO_EXCHANGE = tuple(
+    f"ALTER TABLE Exchange {_ADD} {column}"
+    for column in (
+        "trace_id String",
+        "parent_span_id String",
+        "trace_flags Nullable(UInt8)",
+        "`attempts.connect_ms` Array(Nullable(Float64))",
+        "`attempts.is_hedge` Array(Bool)",
+        "`attempts.calls` Array(UInt16)",
+        "`attempts.input_tokens` Array(Nullable(UInt32))",
+        "`attempts.output_tokens` Array(Nullable(UInt32))",
+    )
+)
+
 MIGRATIONS = (
     Migration(
         1,
@@ -255,6 +269,7 @@ MIGRATIONS = (
         needs="quantilesTDigest",
         tables=("ModelProviderStatistics", "VariantStatistics"),
     ),
+    Migration(4, "traces and attempts", _ADDED_TO_EXCHANGE),
 )
 """In order; a new one is added at the end and none is ever changed."""
 

@@ -74,4 +74,5 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """True if the answer is asked for as a stream of events."""
     others: tuple[bytes, ...] = ()
     """Bodies of the requests that go out beside this one, alike in all else: a format
-    without ``n`` is asked as often, and each answer is one of the choices."""
+    that gives one answer at a time is asked as often as ``n`` says, or once for each of
+    several inputs."""

@@ -64,7 +64,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     extra_body: dict[str, Raw] = {}
     """Top-level members that the config adds or replaces."""
     emulated_choices: int = 8
-    """How many answers (``n``) may be had by asking as often."""
+    """How many answers (``n``, or one for each text) may be had by asking as often."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

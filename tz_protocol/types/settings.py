@@ -113,7 +113,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a provider's stream. Pictures come whole in one, in base64: some MB;
     a quarter of what a whole answer may hold."""
     emulated_choices: int = 8
-    """Calls at one time for one request's ``n``, where a provider does not have it."""
+    """Calls at one time for one request's ``n``, or for the texts of one moderation,
+    where a provider takes one at a time."""
     pool_per_origin: int = 256
     """Connections to one origin, busy ones included."""
     pool_idle: int = 32

@@ -8,7 +8,7 @@ import pytest
 
 from tests.protocol.cli.running import start
 from tz_protocol.cli.arguments import USAGE_ERROR, parse_arguments
-from tz_protocol.cli.options import Migrate, Say, Tail, Usage
+from tz_protocol.cli.options import Migrate, Say, Source, Tail, Usage
 from tz_protocol.cli.reports import report
 from tz_protocol.errors import OperationBroken, StoreRefused
 from tz_protocol.testing import ScriptedClickHouse, World
@@ -85,6 +85,10 @@ FIGURES = {
         ),
         ("--run-clickhouse-migrations", Migrate()),
         ("serve --run-clickhouse-migrations", Migrate()),
+        (
+            "--config-file a.toml --run-clickhouse-migrations",
+            Migrate(Source(("a.toml",))),
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -140,11 +144,33 @@ def test_migrations_are_carried_out_and_told():
     server = ScriptedClickHouse()
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
-    assert process.out == "carried out: tables, lookup tables, statistics\n"
+    done = "tables, lookup tables, statistics, traces and attempts"
+    assert process.out == f"carried out: {done}\n"
     assert {"Exchange", "InferenceById", "VariantStatistics"} <= server.created
     again = start("--run-clickhouse-migrations", world(server))
     assert again.finish() == 0
     assert again.out == "nothing was to be done\n"
+
+
+def test_migrations_take_the_time_that_rows_stay_from_the_file():
+    server = ScriptedClickHouse()
+    server.answers["create_table_query"] = lambda parameters: [
+        {"name": "Exchange", "create_table_query": "CREATE TABLE Exchange"}
+    ]
+    argv = "--run-clickhouse-migrations --config-file a.toml"
+    process = start(argv, world(server), a="gateway.observability.ttl_days = 9")
+    assert process.finish() == 0, process.err
+    assert "Exchange's rows go after 9 days" in process.out
+    assert any("toIntervalDay(9)" in one for one in server.statements)
+
+
+def test_migrations_with_a_file_that_is_wrong_change_nothing():
+    server = ScriptedClickHouse()
+    argv = "--run-clickhouse-migrations --config-file a.toml"
+    process = start(argv, world(server), a="gateway.observability.ttl_days = 0")
+    assert process.finish() == USAGE_ERROR
+    assert "gateway.observability.ttl_days" in process.err
+    assert not server.statements
 
 
 def test_migrations_that_a_server_cannot_have_are_told_until_it_can():
@@ -156,7 +182,8 @@ def test_migrations_that_a_server_cannot_have_are_told_until_it_can():
     )
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
-    assert process.out == f"carried out: tables, lookup tables\n{left_out}"
+    done = "tables, lookup tables, traces and attempts"
+    assert process.out == f"carried out: {done}\n{left_out}"
     assert "VariantStatistics" not in server.created
     again = start("--run-clickhouse-migrations", world(server))
     again.finish()
@@ -182,7 +209,7 @@ def test_migrations_without_the_right_to_make_functions_go_on():
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
     assert process.out.splitlines() == [
-        "carried out: tables, lookup tables, statistics",
+        "carried out: tables, lookup tables, statistics, traces and attempts",
         "left out, as this server cannot: function uint_to_uuid (no right to make it)",
     ]
 
@@ -323,7 +350,20 @@ def test_usage_as_json_is_one_array_with_exact_money():
     (found,) = json.loads(process.out)
     assert found["day"] == "2025-06-15"
     assert found["cost"] == "0.1234"
-    assert "GROUP BY `by_day`, `by_model`" in server.statements[-1]
+    assert "SETS ((`by_day`, `by_model`), ())" in server.statements[-1]
+
+
+def test_usage_of_several_ends_with_a_line_of_everything():
+    rows = [
+        {"by_model": "m", "is_total": 0, **FIGURES},
+        {"by_model": "n", "is_total": 0, **FIGURES},
+        {"by_model": "", "is_total": 1, **FIGURES, "all_requests": 20},
+    ]
+    *_, last = report(rows, Usage()).splitlines()
+    assert last.split()[:3] == ["total", "20", "1"]
+    assert len(report([rows[0], rows[2]], Usage()).splitlines()) == 2
+    found = json.loads(report(rows, Usage(is_json=True)))
+    assert [one["model"] for one in found] == ["m", "n"]
 
 
 def test_usage_of_nothing_says_so():

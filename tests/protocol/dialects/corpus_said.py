@@ -36,6 +36,10 @@ class Said:
     """What is said instead of an answer, or of its end."""
     is_ended: bool = False
     """Whether the vendor said in so many words that nothing follows."""
+    code: str | None = None
+    """The vendor's own name of the error, where the vendor names errors."""
+    vectors: list[Any] = field(default_factory=list)
+    flagged: list[bool] = field(default_factory=list)
 
     def is_complete(self) -> bool:
         """Return whether every choice has ended."""

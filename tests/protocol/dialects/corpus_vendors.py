@@ -76,9 +76,8 @@ def read_openai(recording: Recording, *, has_think_blocks: bool = False) -> Said
         one.calls = [(name, arguments_of(text)) for name, text in one.calls]
         if is_whole and one.finish is None:
             one.finish = "tool_calls" if one.calls else "stop"
-        if has_think_blocks and (found := THOUGHT.match(one.content)):
-            one.reasoning += found[1]
-            one.content = found[2]
+        if has_think_blocks:
+            split_thought(one)
     return said
 
 
@@ -90,6 +89,13 @@ def object_in(data: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def split_thought(one: Choice) -> None:
+    """Take the thoughts in a block at the beginning of the text out of it."""
+    if found := THOUGHT.match(one.content):
+        one.reasoning += found[1]
+        one.content = found[2]
 
 
 def _chunks(text: str, said: Said) -> Iterator[Any]:
@@ -158,6 +164,33 @@ def _read_call(
     made = function.get("arguments") or ""
     made = made if isinstance(made, str) else json.dumps(made)
     one.calls[open_call[1]] = name or function.get("name") or "", text + made
+
+
+def read_embedding(recording: Recording) -> Said:
+    """Read the vectors of an answer, wherever its vendor puts them."""
+    value = json.loads(recording.body)
+    if value.get("error"):
+        return Said(error=str(value["error"]))
+    if "data" in value:
+        return Said(vectors=[one["embedding"] for one in value["data"]])
+    if "predictions" in value:
+        found = [one["embeddings"]["values"] for one in value["predictions"]]
+        return Said(vectors=found)
+    found = value["embeddings"]
+    if isinstance(found, dict):
+        (found,) = filter(None, found.values())
+    vectors = [one["values"] if isinstance(one, dict) else one for one in found]
+    return Said(vectors=vectors)
+
+
+def read_moderation(recording: Recording) -> Said:
+    """Read judgements; some vendors judge by category only."""
+    value = json.loads(recording.body)
+    if value.get("error"):
+        return Said(error=str(value["error"]))
+    results = value["results"]
+    found = [one.get("flagged", any(one["categories"].values())) for one in results]
+    return Said(flagged=found)
 
 
 # -- Anthropic ------------------------------------------------------------------

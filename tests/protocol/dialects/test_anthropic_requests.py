@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
 from tests.protocol.dialects.checking import faults, schema
-from tests.protocol.dialects.recordings import recordings
+from tests.protocol.dialects.recordings import (
+    not_accepted,
+    recordings,
+    replay,
+    without_chat,
+)
 from tests.protocol.dialects.saying import (
     HELLO,
     OBJECT,
@@ -697,7 +702,7 @@ def readable(piece, losses):
 
 
 def is_blank(block):
-    """White space alone is left out of an assistant's turn."""
+    """White space alone is left out of a turn."""
     return isinstance(block, Text | Refusal) and not block.text.strip()
 
 
@@ -707,7 +712,7 @@ def turns(messages, losses=()):
     spoken = []
     for turn in found.turns:
         said = turn.pieces
-        if turn.role == "assistant" and len(said) > 1:
+        if len(said) > 1:
             said = [piece for piece in said if not is_blank(piece.block)]
         pieces = [
             piece
@@ -738,7 +743,12 @@ def test_request_there_and_back_says_the_same_but_for_named_losses(body):
     assume(all(stop.strip() for stop in ([stops] if isinstance(stops, str) else stops)))
     request = parsed(body)
     target = Target(provider="anthropic", model=BUDGETED)
-    rendered, losses = ANTHROPIC.render_request(request, target)
+    try:
+        rendered, losses = ANTHROPIC.render_request(request, target)
+    except InvalidRequest as error:
+        # Nothing but several blank texts, and no word is left.
+        assume(error.param != "messages")
+        raise
     conversation = conversation_of(request)
     fields = msgspec.json.decode(rendered.body, type=dict[str, Raw])
     back = read_conversation(fields)
@@ -777,7 +787,12 @@ def check_parameters(conversation, back, losses):
             assert back.parameters.get(name, Raw(b"false")) in (raw, Raw(b"false")), (
                 name
             )
-            is_default = msgspec.json.decode(raw) in (False, {}, None)
+            value = msgspec.json.decode(raw)
+            # While it thinks the temperature is 1, and not to be said.
+            is_default = value in (False, {}, None) or (name, value) == (
+                "temperature",
+                1,
+            )
             assert name in back.parameters or is_default, name
     if conversation.reasoning is not UNSET and "reasoning_effort" not in losses:
         is_off = conversation.reasoning.effort == "none"
@@ -787,11 +802,9 @@ def check_parameters(conversation, back, losses):
 # -- what the vendor's specification says ---------------------------------------
 
 
-@pytest.mark.parametrize("recording", recordings("openai", "chat.completions"))
+@replay(recordings("openai", "chat.completions"), without_chat)
 def test_corpus_openai_request_is_a_legal_request_or_refused_by_name(recording):
     body = recording.request
-    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-        pytest.skip("no request was recorded")
     validator = schema("anthropic.yml", "CreateMessageParams")
     request = parsed({k: v for k, v in body.items() if k != "model"})
     for model in (BUDGETED, ADAPTIVE, OLD):
@@ -801,22 +814,31 @@ def test_corpus_openai_request_is_a_legal_request_or_refused_by_name(recording):
             assert not faults(validator, json.loads(rendered.body))
 
 
-@pytest.mark.parametrize("recording", recordings("anthropic", "messages"))
+def not_readable(recording):
+    """Say why a request does not come back as it was."""
+    if (reason := not_accepted(recording)) is not None:
+        return reason
+    if "messages" not in recording.request:
+        return "the request holds no messages"
+    for message in recording.request["messages"]:
+        if message["role"] == "system":
+            return "instructions amid the conversation, which are moved and named"
+    return None
+
+
+@replay(recordings("anthropic", "messages"), not_readable)
 def test_corpus_anthropic_request_there_and_back_is_as_legal_as_it_was(recording):
     body = recording.request
-    if not isinstance(body, dict) or recording.head.status != 200:
-        pytest.skip("no request that the vendor accepted")
     validator = schema("anthropic.yml", "CreateMessageParams")
-    if faults(validator, body):
-        pytest.skip("the request uses what the specification does not have")
     fields = msgspec.json.decode(msgspec.json.encode(body), type=dict[str, Raw])
     conversation = read_conversation(fields)
     request = parsed({})
     request.neutral = conversation
-    target = Target(provider="anthropic", model=body["model"])
+    target = Target(provider="anthropic", model=body.get("model", BUDGETED))
     rendered, losses = ANTHROPIC.render_request(request, target)
     made = json.loads(rendered.body)
-    assert not faults(validator, made)
+    # Some requests that were accepted use what the specification does not have.
+    assert not faults(validator, made) or faults(validator, body)
     again = read_conversation(msgspec.json.decode(rendered.body, type=dict[str, Raw]))
     assert turns(again.messages) == turns(conversation.messages, losses)
     assert loosely(again.tools) == loosely(conversation.tools)

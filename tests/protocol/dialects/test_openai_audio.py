@@ -18,7 +18,7 @@ from tests.protocol.dialects.checking import (
     schema,
     splits,
 )
-from tests.protocol.dialects.recordings import recordings
+from tests.protocol.dialects.recordings import recordings, replay
 from tests.protocol.flows.serving import JSON, Served, error_of, header, refusal
 from tz_protocol.dialects.openai_audio import OPENAI_SPEECH, OPENAI_TRANSCRIPTION
 from tz_protocol.errors import (
@@ -863,10 +863,21 @@ SPEECHES = [
 ]
 
 
-@pytest.mark.parametrize("recording", TRANSCRIPTIONS)
+def without_form(recording):
+    """Say why a recording has no request to read."""
+    return None if recording.sent.startswith(b"--") else "the form was not kept"
+
+
+def without_answer(recording):
+    """Say why a recording has no answer to read."""
+    is_told = recording.fidelity == "chunks" and not recording.is_stream
+    if is_told and recording.head.status == 200 and b'"body"' in recording.body:
+        return "the recording describes an answer instead of holding it"
+    return None
+
+
+@replay(TRANSCRIPTIONS, without_form)
 def test_recorded_form_is_understood_and_sent_on(recording):
-    if not recording.sent.startswith(b"--"):
-        pytest.skip("the recording has no form")
     parsed = OPENAI_TRANSCRIPTION.parse_request(
         recording.sent, post(recording.sent_type)
     )
@@ -878,7 +889,7 @@ def test_recorded_form_is_understood_and_sent_on(recording):
     assert parsed.is_stream is recording.is_stream
 
 
-@pytest.mark.parametrize("recording", TRANSCRIPTIONS)
+@replay(TRANSCRIPTIONS, without_answer)
 def test_recorded_transcript_is_understood(recording):
     if recording.head.status != 200:
         error = OPENAI_TRANSCRIPTION.parse_error(recording.head, recording.body)
@@ -887,8 +898,6 @@ def test_recorded_transcript_is_understood(recording):
         assert "response_format" in error.message
         return
     if not recording.is_stream:
-        if recording.fidelity == "chunks" and b'"body"' in recording.body:
-            pytest.skip("the recording describes an answer instead of holding it")
         response = OPENAI_TRANSCRIPTION.parse_response(recording.head, recording.body)
         _, body = shown(response)
         answer = json.loads(body)

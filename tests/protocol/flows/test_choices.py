@@ -667,6 +667,9 @@ def test_row_holds_what_every_call_said(stream):
     assert (row["input_tokens"], row["output_tokens"]) == (6, 4)
     (exchange,) = served.rows("Exchange")
     assert exchange["attempts.status"] == [200]
+    assert exchange["attempts.calls"] == [2]
+    assert exchange["attempts.connect_ms"] == [0.0]
+    assert exchange["attempts.input_tokens"] == [6]
 
 
 # -- whatever happens -----------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from tests.protocol.flows.serving import (
     HOSTS,
+    JSON,
     answer,
     chat,
     error_of,
@@ -21,12 +22,20 @@ from tests.protocol.flows.serving import (
 )
 from tests.protocol.flows.stored import CANARY, URL, Stored, extras
 from tz_protocol.records.rows import price_id
-from tz_protocol.testing import ScriptedClickHouse, ScriptedRequest, hang
+from tz_protocol.testing import (
+    Close,
+    Script,
+    ScriptedClickHouse,
+    ScriptedRequest,
+    hang,
+    refuse,
+)
 from tz_protocol.types.prices import Price
 from tz_protocol.types.records import RecordSettings, SpoolSettings
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Timeouts
 
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PRICES = (Price("input", Decimal("0.000002")), Price("output", Decimal("0.00001")))
 
 
@@ -68,6 +77,56 @@ def test_whole_answer_leaves_a_row_in_each_table():
         "chat_completion": {"temperature": 0.5}
     }
     assert inference["episode_id"] == answer(outcome)["episode_id"]
+
+
+def test_each_attempt_says_how_it_came_to_a_connection_and_what_it_used():
+    slow = Script(good(after=0.5), connect_after=0.25)
+    served = Stored([refuse()], [slow], server=store())
+    served.ask()
+    (exchange,) = served.rows("Exchange")
+    assert exchange["attempts.error"] == ["upstream_unreachable", ""]
+    assert exchange["attempts.connect_ms"] == [None, 250.0]
+    assert exchange["attempts.head_ms"] == [None, 750.0]
+    assert exchange["attempts.input_tokens"] == [None, 3]
+    assert exchange["attempts.output_tokens"] == [None, 1]
+    assert exchange["attempts.calls"] == [1, 1]
+    assert exchange["attempts.is_hedge"] == [False, False]
+
+
+def test_kept_connection_is_there_at_once_and_a_dead_one_when_it_is_dialled_anew():
+    answers = (*good(), *good(), Close())
+    served = Stored([answers, Script(good(), connect_after=0.25)], server=store())
+    for _ in range(3):
+        served.ask()
+        served.wait(1.0)
+    exchanges = served.rows("Exchange")
+    found = [one["attempts.connect_ms"] for one in exchanges]
+    assert found == [[0.0], [0.0], [250.0]]
+    assert [one["attempts.is_reused"] for one in exchanges] == [
+        [False],
+        [True],
+        [False],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ((("traceparent", f"00-{TRACE}-{SPAN}-01"),), (TRACE, SPAN, 1)),
+        ((("traceparent", f"00-{TRACE}-{'0' * 16}-01"),), None),
+        ((("traceparent", f"00-{TRACE}-{SPAN}-01"),) * 2, None),
+        ((), None),
+    ],
+    ids=["valid", "invalid", "twice", "none"],
+)
+def test_row_says_where_in_a_trace_the_request_stands(headers, trace):
+    served = Stored([good()], server=store())
+    outcome = served.ask(headers=(*JSON, *headers))
+    assert outcome.response.head.status == 200
+    (exchange,) = served.rows("Exchange")
+    names = ("trace_id", "parent_span_id", "trace_flags")
+    found = tuple(exchange[name] for name in names if name in exchange)
+    assert found == (trace or ())
 
 
 def test_streamed_answer_leaves_what_its_chunks_add_up_to():

@@ -64,11 +64,9 @@ class Oracle:
             for (when, keys), end in zip(self.history, ends, strict=True)
             if end > since
         ]
-        lasting = [keys for when, end, keys in spans if end > when]
-        return (
-            frozenset().union(*(keys for *_, keys in spans)),
-            frozenset(KEYS).intersection(*lasting),
-        )
+        # What was for no longer than a moment may have been seen all the same.
+        held = [keys for *_, keys in spans]
+        return frozenset().union(*held), frozenset(KEYS).intersection(*held)
 
     # -- actions ----------------------------------------------------------------
 
@@ -197,6 +195,19 @@ ACTIONS = st.one_of(
     ],
     "KEA",
     0.05,
+    1,
+    0,
+)
+@example(
+    [],
+    [
+        ("put", NAMES[0], KEYS[:1], "good"),
+        ("wait", 35.0),
+        ("put", NAMES[0], (), "good"),
+        ("put", NAMES[2], (), "good"),
+    ],
+    "KEA",
+    0.0,
     1,
     0,
 )

@@ -5,6 +5,7 @@ from string import Formatter
 
 import pytest
 
+from tz_protocol.dialects.azure_moderations import AZURE_MODERATIONS
 from tz_protocol.dialects.mistral_moderations import MISTRAL_MODERATIONS
 from tz_protocol.dialects.openai_audio import OPENAI_SPEECH, OPENAI_TRANSCRIPTION
 from tz_protocol.dialects.openai_chat import OPENAI_CHAT
@@ -43,7 +44,10 @@ def test_by_name_with_a_name_twice_is_refused():
 @rows(OPENAI_FAMILY)
 def test_row_of_the_family_speaks_openais_dialects(row):
     assert "chat" in row.dialects
-    foreign = {"mistral": {"moderation": MISTRAL_MODERATIONS}}.get(row.name, {})
+    foreign = {
+        "mistral": {"moderation": MISTRAL_MODERATIONS},
+        "azure": {"moderation": AZURE_MODERATIONS},
+    }.get(row.name, {})
     expected = {**DIALECTS, **foreign}
     assert all(expected[name] is row.dialects[name] for name in row.dialects)
 
