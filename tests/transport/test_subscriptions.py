@@ -145,8 +145,7 @@ def test_subscription_on_which_too_many_wait_overflows(transport, server):
 
     def overfull(asking):
         yield from publishing(asking, 3 * MESSAGE_LIMIT)
-        end = asking.context.now + 1.0
-        while asking.context.now < end:  # let them come, asking for none
+        for _ in range(200):  # turns of the loop: let them come, asking for none
             yield from asking.pause()
         with pytest.raises(OperationBroken) as caught:
             yield from asking.messages("c")
