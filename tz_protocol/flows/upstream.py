@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tz_protocol.errors import (
     OperationBroken,
+    OperationError,
     OperationTimeout,
     RemoteProtocolError,
     UpstreamBroken,
@@ -182,11 +183,9 @@ def _connect(call: Call, url: Url) -> Flow[Handle]:
                 call.connect_deadline, url.host, url.port, _tls(call.settings, url)
             )
         )
-    except OperationTimeout:
+    except OperationError as error:
         phase = "connect" if call.connect_deadline < call.total_deadline else "total"
-        raise UpstreamTimeout(phase) from None
-    except OperationBroken as error:
-        raise UpstreamBroken(error.kind, error.detail) from None
+        raise _lost(error, UpstreamTimeout(phase)) from None
 
 
 def _tls(settings: ProviderSettings, url: Url) -> TlsOptions | None:
@@ -236,10 +235,8 @@ def _first_bytes(call: Call, handle: Handle, wire: bytes) -> Flow[bytes]:
     # The provider may have answered and closed before it read the whole request.
     try:
         return (yield from Read(call.head_deadline, handle))
-    except OperationTimeout:
-        raise _too_slow(call) from None
-    except OperationBroken as error:
-        raise UpstreamBroken(error.kind, error.detail) from None
+    except OperationError as error:
+        raise _lost(error, _too_slow(call)) from None
 
 
 def _too_slow(call: Call) -> UpstreamTimeout:
@@ -295,10 +292,8 @@ class _PooledResponse:
             if not data:
                 raise UpstreamBroken("reset", "closed before an answer") from None
             raise _failure_of(error) from None
-        except OperationTimeout:
-            raise _too_slow(call) from None
-        except OperationBroken as error:
-            raise UpstreamBroken(error.kind, error.detail) from None
+        except OperationError as error:
+            raise _lost(error, _too_slow(call)) from None
         self.head = event
         self._inflater = _inflater(event, self.limits)
 
@@ -316,10 +311,8 @@ class _PooledResponse:
                     codec.receive_eof()
         except RemoteProtocolError as error:
             raise _failure_of(error) from None
-        except OperationTimeout:
-            raise UpstreamTimeout(phase) from None
-        except OperationBroken as error:
-            raise UpstreamBroken(error.kind, error.detail) from None
+        except OperationError as error:
+            raise _lost(error, UpstreamTimeout(phase)) from None
         return b""
 
     def _take(self) -> bytes:
@@ -380,10 +373,8 @@ def _open_proxied(
             proxy.reveal(),
             _tls(call.settings, url),
         )
-    except OperationTimeout:
-        raise _too_slow(call) from None
-    except OperationBroken as error:
-        raise UpstreamBroken(error.kind, error.detail) from None
+    except OperationError as error:
+        raise _lost(error, _too_slow(call)) from None
     try:
         return _ProxiedResponse(ResponseHead(status, headers), handle, context, limits)
     except BaseException:
@@ -422,10 +413,8 @@ class _ProxiedResponse:
                         data = inflater.receive_data(data)
             except RemoteProtocolError as error:
                 raise _failure_of(error) from None
-            except OperationTimeout:
-                raise UpstreamTimeout(phase) from None
-            except OperationBroken as error:
-                raise UpstreamBroken(error.kind, error.detail) from None
+            except OperationError as error:
+                raise _lost(error, UpstreamTimeout(phase)) from None
             if is_end:
                 self.close()
             if data or is_end:
@@ -471,6 +460,13 @@ def _inflater(head: ResponseHead, limits: Limits) -> Inflater | None:
         return Inflater(encoding, limits.response_bytes)
     except RemoteProtocolError as error:
         raise UpstreamGarbled(error.message) from None
+
+
+def _lost(error: OperationError, late: UpstreamTimeout) -> UpstreamError:
+    """Return what a failed operation stands for: *late*, or a lost connection."""
+    if isinstance(error, OperationBroken):
+        return UpstreamBroken(error.kind, error.detail)
+    return late
 
 
 def _failure_of(error: RemoteProtocolError) -> UpstreamError:
