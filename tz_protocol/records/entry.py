@@ -7,12 +7,13 @@ payload from then on; which rows it becomes is ``rows.py``'s business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from tz_protocol.dialects.openai_chat_fold import fold_chunks
 from tz_protocol.records.record import Record
 from tz_protocol.types.records import Capture
 from tz_protocol.wire.json import encode_object, value_of
@@ -44,7 +45,7 @@ class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
     """True if ``received`` is chunks."""
     answer: bytes = b""
     """JSON object: the members of the answer in OpenAI's words, if ``received`` is not
-    in them; empty: it is."""
+    in them or its pieces are redacted; empty: it is."""
     cut: tuple[str, ...] = ()
     """Names of the parts that were longer than allowed, and are left out."""
 
@@ -92,12 +93,14 @@ def make_content(
     for name in cut:
         parts[name] = b""
     if capture == "redacted":
-        parts = {
-            name: _redacted_lines(part.split(b"\n"))
-            if is_stream and name == "received"
-            else _redacted(part)
-            for name, part in parts.items()
-        }
+        pieces = b""
+        if is_stream and parts["received"]:
+            lines = parts.pop("received").split(b"\n")
+            parts["answer"] = encode_object(fold_chunks(lines))
+            pieces = _redacted_pieces(lines)
+        parts = {name: _redacted(part) for name, part in parts.items()}
+        if is_stream:
+            parts["received"] = pieces
     return Content(**parts, is_stream=is_stream, cut=cut)
 
 
@@ -128,21 +131,44 @@ def _redacted(part: bytes) -> bytes:
     value = value_of(part)
     if value is None:
         return _encode(_mark(len(part), "bytes"))
-    return _encode(_without_texts(value, ""))
+    return _encode(_without_texts(value, "", _text))
 
 
-def _redacted_lines(lines: Iterable[bytes]) -> bytes:
-    return b"\n".join(_redacted(line) for line in lines)
+def _redacted_pieces(lines: Iterable[bytes]) -> bytes:
+    """Return chunks with their texts replaced, and no word on how long each was.
+
+    The lengths of a stream's tokens, in their order, are enough to guess its text:
+    https://arxiv.org/abs/2403.09751. The answer as a whole has its length.
+    """
+    found = []
+    for line in lines:
+        value = value_of(line)
+        found.append(
+            _encode(_PIECE if value is None else _without_texts(value, "", _piece))
+        )
+    return b"\n".join(found)
 
 
-def _without_texts(value: Any, name: str) -> Any:
+def _without_texts(value: Any, name: str, mark: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return value if name in _KEPT else _mark(len(value), "characters")
+        return value if name in _KEPT else mark(value)
     if isinstance(value, dict):
-        return {key: _without_texts(item, key) for key, item in value.items()}
+        return {key: _without_texts(item, key, mark) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_texts(item, name) for item in value]
+        return [_without_texts(item, name, mark) for item in value]
     return value
+
+
+_PIECE = "[redacted]"
+
+
+def _piece(text: str) -> str:
+    del text
+    return _PIECE
+
+
+def _text(text: str) -> str:
+    return _mark(len(text), "characters")
 
 
 def _mark(count: int, unit: str) -> str:
