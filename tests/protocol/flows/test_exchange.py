@@ -362,6 +362,27 @@ def test_model_is_resolved_by_name_or_refused(model, status, code):
         assert error_of(outcome)[1]["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("mm", "The model 'mm' does not exist; did you mean 'm'?"),
+        ("other", "The model 'other' does not exist."),
+        (
+            "opnai::gpt",
+            (
+                "The model 'opnai::gpt' does not exist: there is no provider type "
+                "'opnai'; did you mean 'openai'?"
+            ),
+        ),
+        ("m" * 65, f"The model {'m' * 65!r} does not exist."),
+    ],
+    ids=["near", "far", "type", "long"],
+)
+def test_wrong_name_of_a_model_suggests_the_nearest(model, message):
+    outcome = Served([good()]).ask(chat(model=model))
+    assert error_of(outcome)[1]["message"] == message
+
+
 def test_kept_connection_is_used_again():
     served = Served([good()], repeat=True)
     for _ in range(3):
