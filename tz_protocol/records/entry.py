@@ -121,6 +121,9 @@ _KEPT = frozenset(
 """Members whose strings are words of the format, not of the people who use it."""
 
 
+_WITH_TEXTS = frozenset({str, dict, list})
+
+
 def _redacted(part: bytes) -> bytes:
     """Return JSON with its texts replaced; what is no JSON is replaced whole."""
     if not part:
@@ -136,11 +139,17 @@ def _redacted_lines(lines: Iterable[bytes]) -> bytes:
 
 
 def _without_texts(value: Any, name: str) -> Any:
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return value if name in _KEPT else _mark(len(value), "characters")
-    if isinstance(value, dict):
-        return {key: _without_texts(item, key) for key, item in value.items()}
-    if isinstance(value, list):
+    # What is neither of these three has no text in it, and most members are so: a call
+    # for each would be most of the time.
+    if kind is dict:
+        return {
+            key: _without_texts(item, key) if type(item) in _WITH_TEXTS else item
+            for key, item in value.items()
+        }
+    if kind is list:
         return [_without_texts(item, name) for item in value]
     return value
 
