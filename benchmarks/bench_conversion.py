@@ -50,8 +50,8 @@ class _Format:
     ) -> None:
         self._dialect = dialect
         self._target = Target(provider="bench", model="gpt-4.1-mini", options=options)
-        self._short = make_gateway(short, dialect=dialect, **options)
-        self._long = make_gateway(long, dialect=dialect, **options)
+        self._short = make_gateway(short, dialect=dialect, options=options)
+        self._long = make_gateway(long, dialect=dialect, options=options)
         self._whole, self._streamed = chat_request(), chat_request(is_stream=True)
 
     def request(self) -> None:

@@ -84,7 +84,7 @@ def make_gateway(
     *,
     dialect: AnyDialect = OPENAI_CHAT,
     settings: GatewaySettings | None = None,
-    **options: str,
+    options: dict[str, str] | None = None,
 ) -> Gateway:
     """Return a gateway with one model.
 
@@ -108,7 +108,7 @@ def make_gateway(
         type="bench",
         model="gpt-4.1-mini",
         url=Url("http", "upstream.test", 80, "/v1/"),
-        options=options,
+        options=options or {},
     )
     model = Model(
         name="bench",
@@ -217,13 +217,13 @@ def main() -> None:
     """Measure and print."""
     count, chunks = 500, 1_000
     whole, streamed = chat_request(), chat_request(is_stream=True)
-    answers = Answers(WHOLE, [])
-    in_core, over_http = make_gateway(answers), make_gateway()
+    told = Answers(WHOLE, [])
+    in_core, over_http = make_gateway(told), make_gateway()
 
     bare = best(lambda: [exchange(in_core, whole) for _ in range(count)]) / count
-    answers.stream = stream(0)
+    told.stream = stream(0)
     empty = best(lambda: [exchange(in_core, streamed) for _ in range(20)]) / 20
-    answers.stream = stream(chunks)
+    told.stream = stream(chunks)
     full = best(lambda: [exchange(in_core, streamed) for _ in range(20)]) / 20
     per_chunk = (full - empty) / chunks
 

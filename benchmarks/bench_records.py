@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -59,7 +59,7 @@ def _count_of(kind: Kind, count: int) -> int:
 
 
 def compared(
-    works: dict[str, Callable[[int], Iterable[Work]]], rounds: int, count: int
+    works: Mapping[str, Callable[[int], Iterable[Work]]], rounds: int, count: int
 ) -> dict[str, float]:
     """Return the least CPU seconds of each work; all take turns, round by round.
 
@@ -98,7 +98,7 @@ def record_costs(
         return make
 
     levels: tuple[Capture | None, ...] = (None, *CAPTURES)
-    works = {level or "off": work(level) for level in levels}
+    works = {str(level or "off"): work(level) for level in levels}
     return compared(works, rounds, _count_of(kind, count))
 
 

@@ -190,7 +190,7 @@ def _all_of(request: HttpRequest) -> bytes:
     return request.body if len(bodies) == 1 else b"[%b]" % b",".join(bodies)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Calls:
     """What an attempt does at its candidate: one call, or several as if they were."""
 
