@@ -25,12 +25,20 @@ from tz_protocol.flows.recorder import Recorder
 from tz_protocol.flows.writing import render
 from tz_protocol.gateway import Gateway
 from tz_protocol.machine import Machine
+from tz_protocol.operations import ReceiveBody, SendBody
 from tz_protocol.records.batch import Batch
 from tz_protocol.types.records import Capture, RecordSettings
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import GatewaySettings
 
-__all__ = ["CAPTURES", "CHUNKS", "cache_costs", "record_costs", "writer_cost"]
+__all__ = [
+    "CAPTURES",
+    "CHUNKS",
+    "cache_costs",
+    "record_costs",
+    "record_waits",
+    "writer_cost",
+]
 
 CAPTURES: tuple[Capture, ...] = ("none", "redacted", "full")
 CHUNKS = 100
@@ -100,6 +108,39 @@ def record_costs(
     levels: tuple[Capture | None, ...] = (None, *CAPTURES)
     works = {str(level or "off"): work(level) for level in levels}
     return compared(works, rounds, _count_of(kind, count))
+
+
+def record_waits(
+    kind: Kind, rounds: int = ROUNDS, count: int = COUNT
+) -> dict[str, float]:
+    """As :func:`record_costs`, of what comes before the last byte is out.
+
+    That is what a client waits for; the rest follows, and only others wait.
+    """
+    levels: tuple[Capture | None, ...] = (None, *CAPTURES)
+    found = {str(level or "off"): float("inf") for level in levels}
+    for _ in range(rounds):
+        for level in levels:
+            gateway, name = _gateway(level), str(level or "off")
+            number = _count_of(kind, count)
+            spent = sum(_waited(gateway, _BODIES[kind]) for _ in range(number))
+            found[name] = min(found[name], spent / number)
+    return found
+
+
+def _waited(gateway: Gateway, body: bytes) -> float:
+    """Run one exchange; return the CPU seconds until its last byte was sent."""
+    begun, waited = time.process_time(), 0.0
+    machine = Machine(gateway.handle(REQUEST_HEAD), gateway.context)
+    received = iter((body, b""))
+    operation = machine.start(0.0)
+    while operation is not None:
+        if isinstance(operation, SendBody) and operation.end:
+            waited = time.process_time() - begun
+        is_receiving = isinstance(operation, ReceiveBody)
+        operation = machine.resume(next(received) if is_receiving else None, 0.0)
+    machine.notices()
+    return waited
 
 
 def writer_cost(kind: Kind, rounds: int = ROUNDS, count: int = COUNT) -> float:
@@ -174,14 +215,15 @@ def main() -> None:
     """Measure and print."""
     kinds: tuple[Kind, ...] = ("whole", "stream")
     for kind in kinds:
-        found = record_costs(kind)
+        found, waits = record_costs(kind), record_waits(kind)
         off = found.pop("off")
         print(f"{kind:8} records off       {off * 1e6:8.1f} us per exchange")
         for capture, cost in found.items():
-            more = cost - off
+            more, waited = cost - off, waits[capture] - waits["off"]
             print(
                 f"{kind:8} capture {capture:9} {more * 1e6:+8.1f} us"
-                f" {cost / off:8.3f} of records off"
+                f" {cost / off:8.3f} of records off,"
+                f" {waited * 1e6:+8.1f} us before the last byte"
             )
         rows = writer_cost(kind)
         print(f"{kind:8} rows of a record  {rows * 1e6:8.1f} us, by the writer")

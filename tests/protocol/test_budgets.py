@@ -11,7 +11,7 @@ import pytest
 from benchmarks import bench_conversion, bench_records
 from benchmarks.vendors import VENDORS
 
-ROUNDS, COUNT = 6, 60
+ROUNDS, COUNT = 10, 60
 
 RECORDED = {
     ("whole", "none"): 0.25,
@@ -50,7 +50,7 @@ def test_answer_from_memory_costs_less_than_asking(kind):
 
 
 def test_conversion_costs_a_part_of_an_exchange():
-    found = bench_conversion.measure(rounds=ROUNDS, count=40, streams=2, chunks=100)
+    found = bench_conversion.measure(rounds=ROUNDS, count=40, streams=2, chunks=200)
     passed = found.pop(bench_conversion.PASSED)
     assert found.keys() == VENDORS.keys()
     parts = {
