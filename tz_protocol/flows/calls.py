@@ -49,7 +49,7 @@ _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-
 """OpenAI's and most others', Anthropic's, AWS's, Azure's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Calls:
     """The calls of one attempt: ask :meth:`whole` or :meth:`stream`, once."""
 

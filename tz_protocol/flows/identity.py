@@ -133,11 +133,11 @@ def settle(exchange: Exchange) -> None:
     elif usage is not None:
         tokens = usage.total_tokens
         record.cost = _cost_of(exchange.prices, usage)
-    if tokens is not None:
-        tokens += record.spent_tokens
     if record.cost is not None:
         record.cost += record.spent_cost
     if lease is not None:
+        if tokens is not None:
+            tokens += record.spent_tokens
         lease.settle(tokens, record.cost, exchange.gateway.wall_clock())
 
 
