@@ -692,10 +692,12 @@ def test_process_writes_what_it_answered_and_ends_with_nothing_left(
 def test_process_gives_an_answer_of_another_process_again(name, tmp_path, engine):
     url = engine.url.reveal()
     wanted = {"tensorzero::cache_options": {"enabled": "on"}}
+    count = "SELECT count() AS n FROM ModelInferenceCache"
     with gateway(name, tmp_path, url) as process:
+        wait_for(engine, count, [{"n": 0}])  # without a table answers are given up
         headers, first = ask(process.port, **wanted)
         assert headers["x-tz-cache"] == "miss"
-        wait_for(engine, "SELECT count() AS n FROM ModelInferenceCache", [{"n": 1}])
+        wait_for(engine, count, [{"n": 1}])
     text = "[gateway.cache]\nlookup_timeout_s = 5\n"
     with gateway(name, tmp_path, url, text) as process:
         headers, second = ask(process.port, **wanted)
