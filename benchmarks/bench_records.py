@@ -26,7 +26,6 @@ from tz_protocol.flows.writing import render
 from tz_protocol.gateway import Gateway
 from tz_protocol.machine import Machine
 from tz_protocol.operations import ReceiveBody, SendBody
-from tz_protocol.records.batch import Batch
 from tz_protocol.types.records import Capture, RecordSettings
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import GatewaySettings
@@ -163,8 +162,8 @@ def writer_cost(kind: Kind, rounds: int = ROUNDS, count: int = COUNT) -> float:
 def _queued(recorder: Recorder | None) -> list[bytes]:
     assert recorder is not None
     recorder.queue.close()
-    batch = recorder.queue.next_to_write(0.0)
-    assert isinstance(batch, Batch)
+    batch, _ = recorder.queue.next_to_write(0.0)
+    assert batch is not None
     return batch.payloads
 
 
