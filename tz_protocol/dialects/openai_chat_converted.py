@@ -7,6 +7,8 @@ and ``openai_chat`` stamps them like a provider's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Raw
 
 from tz_protocol.dialects.openai_chat_stream import ChatEncoder
@@ -56,6 +58,13 @@ class AnyChatEncoder:
         self._is_converted = True
         chunk = chunk_of(part.value)
         return self._encoder.encode(StreamPart(chunk, part.has_content))
+
+    def encode_kept(self, chunks: Sequence[bytes]) -> bytes:
+        """Return the bytes for what ``openai_replay.chunks_of`` kept of a stream.
+
+        The same as of each by itself, for a fraction of the time. There must be one.
+        """
+        return self._encoder.encode_kept(chunks)
 
     def finish(self, usage: Usage | None) -> bytes:
         """Return the usage, if the client wants it and the provider said it, and the

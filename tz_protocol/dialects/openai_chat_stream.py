@@ -14,6 +14,7 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -410,6 +411,16 @@ class ChatEncoder:
                 return self._encode_slowly(chunk)
             tail = stripped
         return self._stamped + tail + _END
+
+    def encode_kept(self, chunks: Sequence[bytes]) -> bytes:
+        """Return the bytes for chunks that have choices and state no usage."""
+        begun = self._encode_slowly(ChatChunk(chunks[0]))
+        rest, head, size = chunks[1:], self._head, self._size
+        tails = [data[size:] for data in rest if data.startswith(head)]
+        if len(tails) == len(rest):
+            return (_END + self._stamped).join((begun[: -len(_END)], *tails)) + _END
+        parts = [self.encode(StreamPart(ChatChunk(data), True)) for data in rest]
+        return begun + b"".join(parts)
 
     def finish(self, usage: Usage | None) -> bytes:
         """Return the usage, if the client wants it and the provider said it, and the

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tz_protocol.dialects.base import Encoder
+from tz_protocol.dialects.openai_chat_converted import AnyChatEncoder
+from tz_protocol.dialects.openai_completion import usage_chunk
 from tz_protocol.dialects.openai_replay import NOTHING_USED, parts_of, whole_of
 from tz_protocol.errors import Overloaded
 from tz_protocol.flows.keeping import capture_of, keep
@@ -22,6 +25,7 @@ from tz_protocol.routing.cache import Answer, cache_key, tenant_of
 from tz_protocol.types.http import Headers, ResponseHead
 from tz_protocol.types.records import CacheOptions
 from tz_protocol.types.settings import Model
+from tz_protocol.types.stream import StreamPart
 
 if TYPE_CHECKING:
     from tz_protocol.flows.exchange import Exchange
@@ -62,17 +66,16 @@ def answer_again(exchange: Exchange, model: Model) -> Flow[bool]:
     key = cache_key(exchange.parsed, exchange.endpoint.route, model, tenant)
     if key is None:
         return False
+    if options.reads:
+        record.stage = Stage.CACHE
+        record.cache = "miss"
+        answer = yield from exchange.gateway.cache.look_up(key, options)
+        if answer is not None and (yield from _serve(exchange, model.name, answer)):
+            return True
     if options.writes:
         said.key, said.model = key, model.name
         said.limit = max(said.limit, settings.entry_bytes)
-    if not options.reads:
-        return False
-    record.stage = Stage.CACHE
-    record.cache = "miss"
-    answer = yield from exchange.gateway.cache.look_up(key, options)
-    if answer is None:
-        return False
-    return (yield from _serve(exchange, model.name, answer))
+    return False
 
 
 def _options(exchange: Exchange) -> CacheOptions:
@@ -100,13 +103,13 @@ def _serve(exchange: Exchange, model: str, answer: Answer) -> Flow[bool]:
     is_stream = exchange.parsed.is_stream
     headers: Headers
     if is_stream:
-        parts = parts_of(answer.members, answer.chunks)
-        if not parts:
-            return False
         encoder = exchange.encoder(model)
-        body = b"".join([encoder.encode(part) for part in parts])
-        body += encoder.finish(NOTHING_USED)
-        said.values = [part.value for part in parts] if said.limit else []
+        body = _stream_of(encoder, answer)
+        if not body:
+            return False
+        if said.limit:
+            parts = parts_of(answer.members, answer.chunks)
+            said.values = [part.value for part in parts]
         headers = (("content-type", encoder.content_type), *STREAM_HEADERS)
     else:
         response = whole_of(answer.members, answer.chunks)
@@ -114,7 +117,7 @@ def _serve(exchange: Exchange, model: str, answer: Answer) -> Flow[bool]:
             exchange.parsed, response, exchange.identity(model)
         )
         headers = head.headers
-    said.key, said.body = None, body
+    said.body = body
     record.model, record.provider = model, answer.provider
     record.usage, record.cache = answer.usage, "hit"
     record.first_content = exchange.seconds()
@@ -129,3 +132,18 @@ def _serve(exchange: Exchange, model: str, answer: Answer) -> Flow[bool]:
         yield from exchange.send_whole(ResponseHead(200, headers), body, Outcome.OK)
     exchange.conclude(Outcome.OK)
     return True
+
+
+def _stream_of(encoder: Encoder, answer: Answer) -> bytes:
+    """Return the whole stream, empty if *answer* is no chat completion."""
+    if answer.chunks and isinstance(encoder, AnyChatEncoder):
+        body = encoder.encode_kept(answer.chunks)
+        body += encoder.encode(
+            StreamPart(usage_chunk(NOTHING_USED), False, NOTHING_USED)
+        )
+    else:
+        parts = parts_of(answer.members, answer.chunks)
+        if not parts:
+            return b""
+        body = b"".join([encoder.encode(part) for part in parts])
+    return body + encoder.finish(NOTHING_USED)
