@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from benchmarks.payloads import chat_request, chat_response, stream
+from benchmarks.payloads import Answers, chat_request, chat_response, stream
+from tz_protocol.dialects.base import AnyDialect
 from tz_protocol.dialects.openai_chat import OPENAI_CHAT
 from tz_protocol.flows.connection import Connection, ConnectionSettings
 from tz_protocol.gateway import Gateway
@@ -28,18 +29,18 @@ from tz_protocol.operations import (
     Write,
     WriteRead,
 )
-from tz_protocol.providers.base import Provider, Reply
+from tz_protocol.providers.base import Provider, Reply, Responder
 from tz_protocol.types.http import HttpRequest, RequestHead, ResponseHead
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import (
+    GatewaySettings,
     Model,
     ProviderSettings,
     Snapshot,
     Url,
 )
 
-JSON_HEAD = ResponseHead(200, (("content-type", "application/json"),))
-SSE_HEAD = ResponseHead(200, (("content-type", "text/event-stream"),))
+WHOLE = chat_response()
 REQUEST_HEAD = RequestHead(
     method="POST",
     path="/v1/chat/completions",
@@ -52,54 +53,72 @@ REQUEST_HEAD = RequestHead(
 )
 
 
-def _responder(
-    request: HttpRequest,
-    settings: ProviderSettings,
-    key: Secret | None,
-    deadline: float,
-    context: Context,
-) -> Flow[Reply]:
-    del settings, key, deadline, context
-    pieces = iter([*STREAM, b""] if request.is_stream else [WHOLE, b""])
+def _responder(answers: Answers) -> Responder:
+    """Return what answers in the core, whole or as a stream, as it is asked."""
+    whole_head = ResponseHead(200, (("content-type", "application/json"),))
+    stream_head = ResponseHead(200, (("content-type", answers.stream_type),))
 
-    def body(deadline: float) -> Generator[Any, Any, bytes]:
-        del deadline
-        yield from ()  # a flow that asks for nothing
-        return next(pieces)
+    def respond(
+        request: HttpRequest,
+        settings: ProviderSettings,
+        key: Secret | None,
+        deadline: float,
+        context: Context,
+    ) -> Flow[Reply]:
+        del settings, key, deadline, context
+        pieces = iter([*answers.stream] if request.is_stream else [answers.whole])
 
-    yield from ()
-    return Reply(SSE_HEAD if request.is_stream else JSON_HEAD, body)
+        def body(deadline: float) -> Generator[Any, Any, bytes]:
+            del deadline
+            yield from ()  # a flow that asks for nothing
+            return next(pieces, b"")
+
+        yield from ()
+        return Reply(stream_head if request.is_stream else whole_head, body)
+
+    return respond
 
 
-WHOLE = chat_response()
-STREAM: list[bytes] = []
+def make_gateway(
+    answers: Answers | None = None,
+    *,
+    dialect: AnyDialect = OPENAI_CHAT,
+    settings: GatewaySettings | None = None,
+    options: dict[str, str] | None = None,
+) -> Gateway:
+    """Return a gateway with one model.
 
-
-def make_gateway(*, in_core: bool) -> Gateway:
-    """Return a gateway with one model, answered in the core or over a connection."""
+    Args:
+        answers: Given in the core, in the provider's format; None: the provider is at
+            the other end of a connection.
+        dialect: The provider's format.
+        settings: Of the gateway.
+        options: Of the provider's table.
+    """
     provider = Provider(
         name="bench",
         base_url=None,
         credential=None,
         authorize=lambda request, key, wall: (("authorization", "Bearer sk-bench"),),
-        dialects={"chat": OPENAI_CHAT},
-        responder=_responder if in_core else None,
+        dialects={"chat": dialect},
+        responder=None if answers is None else _responder(answers),
     )
-    settings = ProviderSettings(
+    target = ProviderSettings(
         name="bench",
         type="bench",
         model="gpt-4.1-mini",
         url=Url("http", "upstream.test", 80, "/v1/"),
+        options=options or {},
     )
     model = Model(
         name="bench",
         capabilities=frozenset({"chat"}),
         routing=("bench",),
-        providers={"bench": settings},
+        providers={"bench": target},
     )
     counter = itertools.count()
     return Gateway(
-        Snapshot(models={"bench": model}),
+        Snapshot(gateway=settings or GatewaySettings(), models={"bench": model}),
         wall_clock=time.time,
         new_id=lambda: f"01890000-0000-7000-8000-{next(counter):012x}",
         jitter=lambda: 0.5,
@@ -198,13 +217,13 @@ def main() -> None:
     """Measure and print."""
     count, chunks = 500, 1_000
     whole, streamed = chat_request(), chat_request(is_stream=True)
-    in_core = make_gateway(in_core=True)
-    over_http = make_gateway(in_core=False)
+    told = Answers(WHOLE, [])
+    in_core, over_http = make_gateway(told), make_gateway()
 
     bare = best(lambda: [exchange(in_core, whole) for _ in range(count)]) / count
-    STREAM[:] = stream(0)
+    told.stream = stream(0)
     empty = best(lambda: [exchange(in_core, streamed) for _ in range(20)]) / 20
-    STREAM[:] = stream(chunks)
+    told.stream = stream(chunks)
     full = best(lambda: [exchange(in_core, streamed) for _ in range(20)]) / 20
     per_chunk = (full - empty) / chunks
 

@@ -25,7 +25,7 @@ from benchmarks.bench_core import (
     http_response,
     make_gateway,
 )
-from benchmarks.payloads import chat_request
+from benchmarks.payloads import Answers, chat_request
 from tz_protocol.endpoints import ENDPOINTS
 from tz_protocol.flows.exchange import Exchange
 from tz_protocol.flows.trying import make_plan
@@ -36,6 +36,8 @@ from tz_protocol.types.request import ParsedRequest
 from tz_protocol.types.settings import Model, ProviderSettings, Snapshot
 
 COUNT, ROUNDS = 400, 25
+
+ANSWERS = Answers(WHOLE, [])
 
 
 def with_dead_target(gateway: Gateway) -> Gateway:
@@ -60,7 +62,7 @@ def many(model: Model, providers: dict[str, ProviderSettings]) -> Model:
 
 def plan_cost(providers: int) -> float:
     """Return the seconds that routing takes of a request that succeeds at once."""
-    gateway = make_gateway(in_core=True)
+    gateway = make_gateway(ANSWERS)
     model = gateway.snapshot.models["bench"]
     one = model.providers["bench"]
     names = [f"bench{number}" for number in range(providers)]
@@ -108,15 +110,15 @@ def main() -> None:
         cost = plan_cost(providers) * 1e6
         print(f"routing, first of {providers} answers        {cost:8.1f} us")
     body = chat_request()
-    alone = make_gateway(in_core=True)
-    dead = with_dead_target(make_gateway(in_core=True))
+    alone = make_gateway(ANSWERS)
+    dead = with_dead_target(make_gateway(ANSWERS))
     bare = ratio(
         lambda: [exchange(dead, body) for _ in range(COUNT)],
         lambda: [exchange(alone, body) for _ in range(COUNT)],
     )
     requests, answers = [http_request(body)] * COUNT, [http_response(WHOLE)]
-    alone = make_gateway(in_core=False)
-    dead = with_dead_target(make_gateway(in_core=False))
+    alone = make_gateway()
+    dead = with_dead_target(make_gateway())
     whole = ratio(
         lambda: connection(dead, requests, answers),
         lambda: connection(alone, requests, answers),

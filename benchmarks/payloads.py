@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
-__all__ = ["chat_request", "chat_response", "chunk", "stream"]
+__all__ = ["SENTENCE", "Answers", "chat_request", "chat_response", "chunk", "stream"]
 
-_SENTENCE = (
-    "The quick brown fox jumps over the lazy dog while the gateway keeps count. "
-)
+SENTENCE = "The quick brown fox jumps over the lazy dog while the gateway keeps count. "
+
+
+@dataclass
+class Answers:
+    """What one provider answers."""
+
+    whole: bytes
+    stream: list[bytes]
+    """In the pieces in which it comes."""
+    stream_type: str = "text/event-stream"
 
 
 def chat_request(*, model: str = "bench", is_stream: bool = False) -> bytes:
@@ -17,7 +26,7 @@ def chat_request(*, model: str = "bench", is_stream: bool = False) -> bytes:
         "model": model,
         "messages": [
             {"role": "system", "content": "You are a helpful assistant."},
-            {"role": "user", "content": _SENTENCE * 11},
+            {"role": "user", "content": SENTENCE * 11},
         ],
         "temperature": 0.7,
         "max_completion_tokens": 256,
@@ -40,7 +49,7 @@ def chat_response() -> bytes:
                 "index": 0,
                 "message": {
                     "role": "assistant",
-                    "content": _SENTENCE * 2,
+                    "content": SENTENCE * 2,
                     "refusal": None,
                     "annotations": [],
                 },

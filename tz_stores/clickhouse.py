@@ -166,7 +166,8 @@ def _told(error: Exception) -> Exception:
             if isinstance(reason, OSError):
                 return OperationBroken(kind_of(reason), type(error).__name__)
         cause = cause.__cause__ or cause.__context__
-    return OperationBroken("refused", type(error).__name__)
+    # It answered, without a code of ClickHouse's.
+    return OperationBroken("no_clickhouse", type(error).__name__)
 
 
 def _arguments(error: BaseException) -> list[object]:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -85,12 +86,12 @@ class Embedded:
     def _find(self, folder: Path, give_up: float) -> Secret:
         child: int | None = None
         while True:
-            url = _endpoint(folder)
-            if url is not None:
-                return url
+            # First of all: what a killed engine has left may lead to anybody's port.
             if child is None:
                 child = _start(folder)
-            elif (status := _ended(child)) is not None:
+            if (url := _endpoint(folder)) is not None:
+                return url
+            if child is not None and (status := _ended(child)) is not None:
                 message = f"the engine ended with status {status}"
                 raise OperationBroken("engine", message)
             if self._now() > give_up:
@@ -138,12 +139,16 @@ def _ended(child: int) -> int | None:
 def _endpoint(folder: Path) -> Secret | None:
     """Return the URL of the engine that answers, None if none does."""
     try:
-        found = json.loads((folder / ENDPOINT).read_bytes())
+        with open(folder / ENDPOINT, "rb") as file:
+            if os.geteuid() not in (0, os.fstat(file.fileno()).st_uid):
+                # In a folder that anybody may write to, anybody may pose as an engine.
+                return None
+            found = json.loads(file.read())
         port, password = int(found["port"]), str(found["password"])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-        connection.request("GET", "/ping")
-        is_there = connection.getresponse().read() == b"Ok.\n"
-        connection.close()
+        with closing(connection):
+            connection.request("GET", "/ping")
+            is_there = connection.getresponse().read() == b"Ok.\n"
     except (OSError, ValueError, KeyError, http.client.HTTPException):
         return None
     url = f"http://default:{password}@127.0.0.1:{port}/{DATABASE}"

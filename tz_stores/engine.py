@@ -77,12 +77,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._serve(b"")
+        self._serve()
 
     def do_POST(self) -> None:
-        self._serve(self._body())
+        self._serve()
 
     def _body(self) -> bytes:
+        if self.command == "GET":
+            return b""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
         pieces = []
@@ -92,18 +94,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(pieces)
 
-    def _serve(self, body: bytes) -> None:
+    def _serve(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/ping":
             self._answer(200, b"Ok.\n")
             return
         given = self.headers.get("Authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, self.server.authorization):
+            # What follows is not read: any process of this machine can send it.
+            self.close_connection = True
             self._answer(403, b"Code: 516. DB::Exception: no such user", 516)
             return
         options = dict(parse_qsl(url.query, keep_blank_values=True))
         try:
-            self._answer(200, self.server.run(options, body))
+            self._answer(200, self.server.run(options, self._body()))
         except Exception as error:
             text = str(error)
             found = _CODE.search(text)
@@ -181,6 +185,7 @@ def _quoted(value: str) -> str:
 def main(folder: Path) -> None:
     """Serve the folder until nobody uses it."""
     # The descriptor was locked by whoever started us: it is ours to keep.
+    os.umask(0o077)  # the folder may be one that others can look into
     password = secrets.token_urlsafe(32)
     server = _Server(folder, password)
     threading.Thread(target=server.serve_forever, daemon=True).start()

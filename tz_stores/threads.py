@@ -8,13 +8,15 @@ end of its own, a little after the operation's deadline.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from tz_protocol.operations import OperationType
+from tz_protocol.errors import OperationTimeout
+from tz_protocol.operations import OperationType, Resolve
 from tz_protocol.recordops import (
     AppendFile,
     CheckCertificate,
@@ -50,6 +52,7 @@ class Threads:
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._clients = Clients(now)
         self._embedded = Embedded(now)
         self._folders = folder.Folders()
@@ -68,6 +71,7 @@ class Threads:
             RemoveFile: self._spool.remove,
             RemoveFolder: self._folders.remove,
             ReplaceFile: folder.replace,
+            Resolve: self._resolve,
         }
 
     def close(self) -> None:
@@ -76,6 +80,15 @@ class Threads:
         self._embedded.close()
         self._folders.close()
         self._spool.close()
+
+    def _resolve(self, operation: Resolve) -> tuple[str, ...]:
+        """Ask the system for a name's addresses, if somebody still waits for them."""
+        if operation.deadline <= self._now():
+            raise OperationTimeout
+        found = socket.getaddrinfo(
+            operation.host, operation.port, type=socket.SOCK_STREAM
+        )
+        return tuple(str(address[0]) for *_, address in found)
 
 
 def check_certificate(operation: CheckCertificate) -> None:

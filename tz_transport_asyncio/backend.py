@@ -9,16 +9,13 @@ nobody was given is closed. What an operation means is in ``tz_protocol.operatio
 from __future__ import annotations
 
 import asyncio
-import glob
-import os
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -29,6 +26,7 @@ from tz_protocol.drivers import performers
 from tz_protocol.errors import OperationBroken, kind_of
 from tz_protocol.notices import Notice
 from tz_protocol.types.secret import Secret
+from tz_stores import surroundings
 from tz_transport_asyncio.stores import Stores
 
 __all__ = ["Backend", "HttpStream", "Stream"]
@@ -44,8 +42,12 @@ _FLUSH_SECONDS = 30.0
 _NEVER = 86_400.0
 """Seconds: asyncio wants a timeout for TLS; the core's deadlines come long before."""
 
-_UNLIMITED: Any = {"timeout": None, "limits": httpx.Limits(max_connections=None)}
-"""For httpx: deadlines and bounds are the core's."""
+_OPTIONS: Any = {
+    "timeout": None,
+    "limits": httpx.Limits(max_connections=None),
+    "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
+}
+"""For httpx: deadlines and bounds are the core's, and nobody's cookies are kept."""
 
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset."""
@@ -203,7 +205,13 @@ class Stream(asyncio.BufferedProtocol):
 
 
 class HttpStream:
-    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it."""
+    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it.
+
+    httpx breaks off a body whose read is cancelled, so none is: one that was given up
+    goes on, and the next read has what it brings.
+    """
+
+    _reading: asyncio.Task[bytes] | None = None
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
@@ -211,13 +219,20 @@ class HttpStream:
 
     async def read(self) -> bytes:
         """Return the next piece, ``b""`` at the end of the body."""
-        return await _told(anext(self._pieces, b""))
+        if self._reading is None:
+            self._reading = asyncio.create_task(_told(anext(self._pieces, b"")))
+        piece = await asyncio.shield(self._reading)
+        self._reading = None
+        return piece
 
     def close(self) -> None:
         """Close in the background."""
-        self._closing = asyncio.get_running_loop().create_task(self._close())
+        self._closing = asyncio.create_task(self._close())
 
     async def _close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
         with suppress(Exception):  # nobody could be told
             await self._response.aclose()
 
@@ -252,7 +267,7 @@ class Backend(Stores):
 
     async def aclose(self) -> None:
         """Close the HTTP clients, and the stores' connections."""
-        for held in (*self._clients.values(), self.kept, self.threads):
+        for held in (*self._clients.values(), self.kept, *self.pools):
             await held.aclose()
 
     # -- byte streams -------------------------------------------------------------
@@ -276,12 +291,6 @@ class Backend(Stores):
             raise
         return stream
 
-    async def resolve(self, operation: ops.Resolve) -> tuple[str, ...]:
-        """Ask the system for a name's addresses."""
-        host, port = operation.host, operation.port
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return tuple(str(address[0]) for *_, address in found)
-
     def _context(self, tls: ops.TlsOptions) -> ssl.SSLContext:
         key = (tls.verify, tls.ca_file)
         if key not in self._contexts:
@@ -298,7 +307,7 @@ class Backend(Stores):
         key = (call.proxy, verify)
         if key not in self._clients:
             self._clients[key] = httpx.AsyncClient(
-                proxy=call.proxy, verify=verify, trust_env=False, **_UNLIMITED
+                proxy=call.proxy, verify=verify, trust_env=False, **_OPTIONS
             )
         request = httpx.Request(
             call.method, call.url, headers=call.headers, content=call.body
@@ -328,50 +337,19 @@ class Backend(Stores):
 
     async def resolve_secret(self, operation: ops.ResolveSecret) -> Secret:
         """Look up a variable, or read a file."""
-        return await asyncio.to_thread(_resolve_secret, operation)
+        return await asyncio.to_thread(surroundings.resolve_secret, operation)
 
     async def read_files(self, operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
         """Read every file that matches."""
-        return await asyncio.to_thread(_read_files, operation)
+        return await asyncio.to_thread(surroundings.read_files, operation)
 
     async def write_file(self, operation: ops.WriteFile) -> None:
         """Replace a file."""
-        await asyncio.to_thread(_write_file, operation)
+        await asyncio.to_thread(surroundings.write_file, operation)
 
     async def print(self, operation: ops.Print) -> None:
         """Write to standard output or standard error."""
-        await asyncio.to_thread(_print, operation)
-
-
-def _resolve_secret(operation: ops.ResolveSecret) -> Secret:
-    kind, _, name = operation.location.partition("::")
-    try:
-        if kind == "env":
-            return Secret(os.environ[name])
-        path = os.environ[name] if kind == "path_from_env" else name
-        return Secret(Path(path).read_text("utf-8").strip())
-    except (OSError, KeyError, ValueError):
-        raise OperationBroken("missing", f"nothing at {operation.location}")
-
-
-def _read_files(operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
-    paths = sorted(glob.glob(operation.pattern))
-    try:
-        return tuple((path, Path(path).read_text("utf-8")) for path in paths)
-    except UnicodeDecodeError:
-        raise OperationBroken("encoding", f"{operation.pattern}: not UTF-8")
-
-
-def _write_file(operation: ops.WriteFile) -> None:
-    path = Path(f"{operation.path}.{os.getpid()}.tmp")
-    path.write_text(operation.text, "utf-8")
-    path.replace(operation.path)
-
-
-def _print(operation: ops.Print) -> None:
-    file = sys.stderr if operation.is_error else sys.stdout
-    file.write(operation.text)
-    file.flush()
+        await asyncio.to_thread(surroundings.print_text, operation)
 
 
 async def _told(call: Awaitable[T]) -> T:

@@ -8,16 +8,13 @@ nobody was given is closed. What an operation means is in ``tz_protocol.operatio
 
 from __future__ import annotations
 
-import glob
-import os
 import select
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -28,6 +25,7 @@ from tz_protocol.drivers import Timer, Timers, performers
 from tz_protocol.errors import OperationBroken, kind_of
 from tz_protocol.notices import Notice
 from tz_protocol.types.secret import Secret
+from tz_stores import surroundings
 from tz_transport_trio.stores import Stores
 
 __all__ = ["Backend", "HttpStream", "Stream"]
@@ -43,8 +41,12 @@ _FLUSH_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 """How often leaving clients are looked for where there is no epoll."""
 
-_UNLIMITED: Any = {"timeout": None, "limits": httpx.Limits(max_connections=None)}
-"""For httpx: deadlines and bounds are the core's."""
+_OPTIONS: Any = {
+    "timeout": None,
+    "limits": httpx.Limits(max_connections=None),
+    "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
+}
+"""For httpx: deadlines and bounds are the core's, and nobody's cookies are kept."""
 
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset."""
@@ -208,22 +210,40 @@ class _TlsStream(Stream):
 
 
 class HttpStream:
-    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it."""
+    """The raw body of what httpx fetched; ``Read`` it, then ``Close`` it.
+
+    httpx breaks off a body whose read is cancelled, so none is: a task of its own
+    reads, one piece ahead, and whoever wants one waits for that.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self._pieces = response.aiter_raw()
+        self._scope = trio.CancelScope()
+        self._sender, self._pieces = trio.open_memory_channel[bytes](0)
+        self._error: Exception | None = None
+        trio.lowlevel.spawn_system_task(self._pump)
 
     async def read(self) -> bytes:
         """Return the next piece, ``b""`` at the end of the body."""
-        return await _told(anext(self._pieces, b""))
+        async for piece in self._pieces:
+            return piece
+        if self._error is not None:
+            raise self._error
+        return b""
 
     def close(self) -> None:
         """Close in the background."""
-        trio.lowlevel.spawn_system_task(self._close)
+        self._scope.cancel()
 
-    async def _close(self) -> None:
-        with suppress(Exception):  # it would end the whole run
+    async def _pump(self) -> None:
+        with self._scope, self._sender:
+            try:
+                pieces = self._response.aiter_raw()
+                while piece := await _told(anext(pieces, b"")):
+                    await self._sender.send(piece)
+            except Exception as error:  # it would end the whole run
+                self._error = error
+        with suppress(Exception):  # nobody could be told
             await self._response.aclose()
 
 
@@ -263,7 +283,7 @@ class Backend(Stores):
 
     async def aclose(self) -> None:
         """Close the HTTP clients, and the stores' connections."""
-        for held in (*self._clients.values(), self.kept, self.threads):
+        for held in (*self._clients.values(), self.kept, *self.pools):
             await held.aclose()
 
     # -- byte streams -------------------------------------------------------------
@@ -286,12 +306,6 @@ class Backend(Stores):
             raise
         return stream
 
-    async def resolve(self, operation: ops.Resolve) -> tuple[str, ...]:
-        """Ask the system for a name's addresses."""
-        host, port = operation.host, operation.port
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return tuple(str(address[0]) for *_, address in found)
-
     def _context(self, tls: ops.TlsOptions) -> ssl.SSLContext:
         key = (tls.verify, tls.ca_file)
         if key not in self._contexts:
@@ -308,7 +322,7 @@ class Backend(Stores):
         key = (call.proxy, verify)
         if key not in self._clients:
             self._clients[key] = httpx.AsyncClient(
-                proxy=call.proxy, verify=verify, trust_env=False, **_UNLIMITED
+                proxy=call.proxy, verify=verify, trust_env=False, **_OPTIONS
             )
         request = httpx.Request(
             call.method, call.url, headers=call.headers, content=call.body
@@ -337,54 +351,23 @@ class Backend(Stores):
 
     async def resolve_secret(self, operation: ops.ResolveSecret) -> Secret:
         """Look up a variable, or read a file."""
-        return await _in_thread(_resolve_secret, operation)
+        return await _in_thread(surroundings.resolve_secret, operation)
 
     async def read_files(self, operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
         """Read every file that matches."""
-        return await _in_thread(_read_files, operation)
+        return await _in_thread(surroundings.read_files, operation)
 
     async def write_file(self, operation: ops.WriteFile) -> None:
         """Replace a file."""
-        await _in_thread(_write_file, operation)
+        await _in_thread(surroundings.write_file, operation)
 
     async def print(self, operation: ops.Print) -> None:
         """Write to standard output or standard error."""
-        await _in_thread(_print, operation)
+        await _in_thread(surroundings.print_text, operation)
 
 
 async def _in_thread(call: Callable[[Any], T], operation: ops.Operation[Any]) -> T:
     return await trio.to_thread.run_sync(call, operation, abandon_on_cancel=True)
-
-
-def _resolve_secret(operation: ops.ResolveSecret) -> Secret:
-    kind, _, name = operation.location.partition("::")
-    try:
-        if kind == "env":
-            return Secret(os.environ[name])
-        path = os.environ[name] if kind == "path_from_env" else name
-        return Secret(Path(path).read_text("utf-8").strip())
-    except (OSError, KeyError, ValueError):
-        raise OperationBroken("missing", f"nothing at {operation.location}")
-
-
-def _read_files(operation: ops.ReadFiles) -> tuple[tuple[str, str], ...]:
-    paths = sorted(glob.glob(operation.pattern))
-    try:
-        return tuple((path, Path(path).read_text("utf-8")) for path in paths)
-    except UnicodeDecodeError:
-        raise OperationBroken("encoding", f"{operation.pattern}: not UTF-8")
-
-
-def _write_file(operation: ops.WriteFile) -> None:
-    path = Path(f"{operation.path}.{os.getpid()}.tmp")
-    path.write_text(operation.text, "utf-8")
-    path.replace(operation.path)
-
-
-def _print(operation: ops.Print) -> None:
-    file = sys.stderr if operation.is_error else sys.stdout
-    file.write(operation.text)
-    file.flush()
 
 
 async def _told(call: Awaitable[T]) -> T:

@@ -2,7 +2,9 @@
 
 The one rule: a thread does what ``tz_stores`` says and the loop waits for it; one that
 was given up goes on, and its answer is lost. There are few threads, so that a store
-that hangs cannot take those that everything else needs.
+that hangs cannot take those that everything else needs. Names that callers wrote have
+threads apart from those of stores and of the loop: whoever serves a name can make
+looking it up take as long as the system allows.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 import trio
 
+from tz_protocol.operations import Resolve
 from tz_stores.threads import THREADS, Threads
 
 __all__ = ["InThreads", "Pool"]
@@ -39,13 +42,18 @@ class Pool:
 
 
 class InThreads:
-    """What a backend offers that blocks; it closes :attr:`threads` at the end."""
+    """What a backend offers that blocks; it closes :attr:`pools` at the end."""
 
     @cached_property
-    def threads(self) -> Pool:
-        """Return the threads; made when they are first wanted."""
-        return Pool()
+    def pools(self) -> tuple[Pool, Pool]:
+        """Return the threads of stores, and of names; made when first wanted."""
+        return Pool(), Pool()
 
     async def in_thread(self, operation: Any) -> Any:
         """Perform an operation of ``tz_protocol.recordops``."""
-        return await self.threads.run(operation)
+        return await self.pools[0].run(operation)
+
+    async def resolve(self, operation: Resolve) -> tuple[str, ...]:
+        """Ask the system for the addresses of a name, which may take it long."""
+        found: tuple[str, ...] = await self.pools[1].run(operation)
+        return found

@@ -146,7 +146,8 @@ def sample_of(endpoint, row, name):
     if name in contents:
         said = contents[name]
         message = said if "role" in said else {"role": "user", "content": [said]}
-        return {"messages": [*HELLO, message]}, {}
+        # An answer at the end is one to be gone on with, which is another matter.
+        return {"messages": [*HELLO, message, *HELLO]}, {"messages": [*HELLO, *HELLO]}
     special = {
         "messages": [{"role": "user", "content": "Bye"}],
         "stream": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,12 @@ def test_readme_lists_exactly_what_metrics_shows():
         ]
         for name, family in FAMILIES.items()
     ]
+
+
+def test_readme_shows_a_test_of_a_configuration_that_passes():
+    begin = "```python\n# test_routes.py"
+    example = README.partition(begin)[2].partition("\n```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(f"#{example}", "README.md", "exec"), names)
+    (test,) = (names[name] for name in names if name.startswith("test_"))
+    test()

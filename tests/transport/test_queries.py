@@ -2,201 +2,58 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
-import math
-import os
-import re
-import subprocess
-import sys
-from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections import Counter
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tests.transport.engine import (
-    SECONDS,
     Engine,
     engine_of_the_session,
     full_engine_of_the_session,
 )
-from tests.transport.loops import NAMES, Transport
-from tests.transport.processes import running
+from tests.transport.recorded import (
+    FUNCTION,
+    INFERENCES,
+    ONE,
+    REQUESTS,
+    at,
+    check_quantiles,
+    cost_of,
+    episodes,
+    grouped,
+    known,
+    newest,
+    record_day,
+    row_of,
+    tags_of,
+    total,
+)
 from tests.transport.statements import LOOKUPS, STATISTICS, windowed
-from tests.transport.traffic import DAY, DAY_START, Request, day, entry_of
-from tz_protocol.flows.clickhouse import ClickHouse
-from tz_protocol.flows.recorder import Recorder
-from tz_protocol.machine import Context
-from tz_protocol.operations import Flow, Race
-from tz_protocol.records.metrics import Metrics
-from tz_protocol.records.record import Outcome
-from tz_protocol.records.views import QUANTILES
-from tz_protocol.types.records import RecordSettings
+from tests.transport.traffic import DAY, DAY_START
 
 __all__ = ["engine_of_the_session", "full_engine_of_the_session"]  # fixtures
-
-FUNCTION = "tensorzero::default"
-REQUESTS = day()
-INFERENCES = [request for request in REQUESTS if request.is_inference]
-"""Those that TensorZero's tables have rows of, in the order of their starts."""
-ONE = next(r for r in INFERENCES if r.tries and r.cost and r.cache_read and r.tags)
-
-_serial = itertools.count(1)
-
-
-# -- the day is recorded --------------------------------------------------------
-
-
-def _name() -> str:
-    return f"019ce8f0-0000-7000-8000-{next(_serial):012x}"
-
-
-def _record(engine: Engine) -> None:
-    """Have a recorder write the day, as a gateway's does."""
-    context = Context()
-    settings = RecordSettings(url=engine.url, batch_rows=500, flush=0.05)
-    store = ClickHouse(engine.url, context)
-    recorder = Recorder(settings, store, context, _name, Metrics())
-
-    def offer() -> Flow[None]:
-        for request in REQUESTS:
-            recorder.offer(entry_of(request))
-        yield from recorder.finish(context.now + SECONDS)
-
-    def flow() -> Flow[None]:
-        yield from Race(context.now + 2 * SECONDS, (recorder.run(), offer()))
-
-    Transport("asyncio").run_flow(flow, context)
-    counts = recorder.queue.counts
-    assert (counts.written, counts.dropped) == (len(REQUESTS), {})
-
-
-def _of_the_day(engine: Engine) -> Engine:
-    """Return the engine with a database that holds the day."""
-    of_the_day = copy.copy(engine).fresh()
-    _record(of_the_day)
-    # Until they are merged, which happens whenever it happens, TensorZero's own figure
-    # of how many episodes there are counts some twice.
-    of_the_day.query("OPTIMIZE TABLE EpisodeById FINAL")
-    return of_the_day
 
 
 @pytest.fixture(scope="module")
 def small(engine_of_the_session) -> Engine:
     """Return the engine that users get."""
-    return _of_the_day(engine_of_the_session)
+    return record_day(engine_of_the_session)
 
 
 @pytest.fixture(scope="module")
 def full(full_engine_of_the_session) -> Engine:
     """Return the engine that has everything."""
-    return _of_the_day(full_engine_of_the_session)
+    return record_day(full_engine_of_the_session)
 
 
 @pytest.fixture(params=["small", "full"])
 def engine(request) -> Engine:
     found: Engine = request.getfixturevalue(request.param)
     return found
-
-
-# -- figures from the facts -----------------------------------------------------
-
-
-def uint(text: str) -> int:
-    """Return an id as TensorZero's tables are ordered by it."""
-    return int(text.replace("-", ""), 16)
-
-
-def at(millis: int, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
-    return datetime.fromtimestamp(millis // 1000, UTC).strftime(form)
-
-
-def known(values: Iterator[Any]) -> list[Any]:
-    return [value for value in values if value is not None]
-
-
-def cost_of(request: Request) -> Decimal | None:
-    """Return a cost in the places that TensorZero's column has."""
-    cost = request.cost
-    return None if cost is None else cost.quantize(Decimal("0.000000001"))
-
-
-def total(values: Iterator[Any]) -> Any:
-    """Return a sum as ClickHouse has it: nothing if there is nothing known."""
-    found = known(values)
-    return sum(found) if found else None
-
-
-def grouped(
-    requests: list[Request], key: Callable[[Request], Any]
-) -> dict[Any, list[Request]]:
-    groups: dict[Any, list[Request]] = defaultdict(list)
-    for request in requests:
-        groups[key(request)].append(request)
-    return groups
-
-
-def newest(requests: list[Request]) -> list[Request]:
-    return sorted(requests, key=lambda request: uint(request.id), reverse=True)
-
-
-def row_of(request: Request, **members: Any) -> dict[str, Any]:
-    """Return what a lookup says of an inference."""
-    return {
-        "id": request.id,
-        "function_name": FUNCTION,
-        "variant_name": request.model,
-        "episode_id": request.episode_id,
-        "function_type": "chat",
-        "timestamp": at(request.at),
-        **members,
-    }
-
-
-def episodes() -> list[dict[str, Any]]:
-    """Return the rows of all episodes, newest first."""
-    groups = grouped(INFERENCES, lambda request: request.episode_id)
-    rows = []
-    for episode in sorted(groups, key=uint, reverse=True):
-        ordered = newest(groups[episode])
-        rows.append(
-            {
-                "episode_id": episode,
-                "count": len(ordered),
-                "start_time": at(ordered[-1].at),
-                "end_time": at(ordered[0].at),
-                "last_inference_id": ordered[0].id,
-            }
-        )
-    return rows
-
-
-def tags_of(request: Request) -> dict[str, str]:
-    found = dict(request.tags)
-    if request.key:
-        found["tensorzero::api_key_public_id"] = request.key
-    return found
-
-
-LEVELS = [float(level) for level in QUANTILES.split(",")]
-EXACT = 0.01
-"""How far from its rank the value that a digest gives may be."""
-
-
-def check_quantiles(found: list[Any], values: list[int]) -> None:
-    """Compare a digest's quantiles with where they are among the values."""
-    values = sorted(values)
-    assert len(found) == len(LEVELS)
-    for level, value in zip(LEVELS, found, strict=True):
-        # The digest is between two neighbours, and its ends are rounded to whole ones.
-        lowest = bisect_left(values, math.floor(value)) / len(values)
-        highest = bisect_right(values, math.ceil(value)) / len(values)
-        assert lowest - EXACT <= level <= highest + EXACT, (level, value)
 
 
 # -- the rows themselves --------------------------------------------------------
@@ -589,83 +446,3 @@ def test_statistics_of_variants(full):
         check_quantiles(row["processing_time_ms_quantiles"], times)
         first = known(request.first_content for request in requests)
         check_quantiles(row["ttft_ms_quantiles"], first)
-
-
-# -- the commands ---------------------------------------------------------------
-
-
-def command(engine: Engine, transport: str, *arguments: str) -> list[dict[str, Any]]:
-    """Return what a command prints as JSON: an array, or an object on each line."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"tz_transport_{transport}", *arguments, "--json"],
-        env={**os.environ, "TENSORZERO_CLICKHOUSE_URL": engine.url.reveal()},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
-
-
-def percentile(values: list[float], level: float) -> float | None:
-    if not values:
-        return None
-    return round(sorted(values)[min(len(values) - 1, int(level * len(values)))], 1)
-
-
-FAILED = {Outcome.ERROR, Outcome.TIMEOUT, Outcome.SHED, Outcome.PARTIAL}
-
-
-@pytest.mark.parametrize("transport", NAMES)
-def test_usage_is_what_was_used(engine, transport):
-    found = command(
-        engine,
-        transport,
-        "usage",
-        "--since",
-        "20000d",
-        "--by",
-        "day,model,provider,key",
-    )
-    groups = grouped(REQUESTS, lambda r: (DAY, r.model, r.provider, r.key or ""))
-    assert len(found) == len(groups)
-    for row in found:
-        key = tuple(row[name] for name in ("day", "model", "provider", "key"))
-        requests = groups[key]
-        good = [r for r in requests if r.outcome is Outcome.OK]
-        paid = [r for r in requests if not r.is_cached]
-        costs = known(cost_of(r) for r in requests)
-        times = [float(r.duration) for r in good]
-        first = known(r.first_content for r in good)
-        assert row["requests"] == len(requests)
-        assert row["failed"] == sum(r.outcome in FAILED for r in requests)
-        assert row["cached"] == sum(r.is_cached for r in requests)
-        assert row["input_tokens"] == total(r.input_tokens for r in paid)
-        assert row["output_tokens"] == total(r.output_tokens for r in paid)
-        assert row["unknown_usage"] == sum(r.input_tokens is None for r in good)
-        assert row["unknown_cost"] == sum(r.cost is None for r in good)
-        cost = row["cost"] and Decimal(row["cost"])
-        assert cost == (sum(costs) if costs else None)
-        for level, name in ((0.5, "p50_ms"), (0.95, "p95_ms"), (0.99, "p99_ms")):
-            assert row[name] == percentile(times, level), (key, name)
-        assert row["first_p50_ms"] == percentile(first, 0.5)
-
-
-@pytest.mark.parametrize("transport", NAMES)
-def test_tail_shows_the_day_once_and_goes_on(engine, transport):
-    with running(
-        f"tz_transport_{transport}",
-        "tail",
-        "--since",
-        "1h",
-        "--model",
-        "small",
-        environment={"TENSORZERO_CLICKHOUSE_URL": engine.url.reveal()},
-    ) as process:
-        expected = sum(request.model == "small" for request in REQUESTS)
-        last = [r for r in REQUESTS if r.model == "small"][-1]
-        process.wait_for(
-            rf"(?m)^{re.escape(at(last.at, '%Y-%m-%d %H:%M:%S'))}.* small/"
-        )
-        assert process.stop() == 0
-        assert process.output.count(" small/") == expected

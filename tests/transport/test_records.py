@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.server
 import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from time import monotonic
+from urllib.parse import urlsplit
 
 import pytest
 from msgspec import Raw
@@ -309,6 +314,92 @@ def test_engine_ends_with_its_last_user(tmp_path):
     assert not endpoint.exists()
 
 
+class Impostor(http.server.HTTPServer):
+    """Has the port that an engine had, and remembers what it is asked."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Pretending)
+        self.asked = []
+
+
+class Pretending(http.server.BaseHTTPRequestHandler):
+    """Says that it is there, as an engine does."""
+
+    server: Impostor
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        self.send_response(200)
+        self.send_header("content-length", "4")
+        self.end_headers()
+        self.wfile.write(b"Ok.\n")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_port_of_a_killed_engine_is_trusted_to_nobody(tmp_path):
+    """Somebody else may have it by now, and would be sent every record."""
+    pytest.importorskip("chdb")
+    with Impostor() as impostor:
+        serving = threading.Thread(target=impostor.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            port = impostor.server_address[1]
+            left = {"port": port, "password": "canary", "pid": 1}
+            (tmp_path / "endpoint.json").write_text(json.dumps(left))
+            threads = Threads(monotonic)
+            operation = OpenEmbedded(monotonic() + SECONDS, str(tmp_path))
+            url = threads.calls[OpenEmbedded](operation).reveal()
+            threads.close()
+        finally:
+            impostor.shutdown()
+            serving.join()
+        assert f":{port}/" not in url
+        assert "canary" not in url
+        assert impostor.asked == []
+
+
+def test_engine_of_another_user_is_not_trusted(engine, monkeypatch):
+    """Nobody else can read where ours is: such a file was laid out for us."""
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12_345)
+    threads = Threads(monotonic)
+    operation = OpenEmbedded(monotonic() + 1.0, str(engine.folder))
+    with pytest.raises(OperationBroken, match="another one has the folder"):
+        threads.calls[OpenEmbedded](operation)
+    threads.close()
+
+
+def test_what_the_engine_keeps_is_for_nobody_else(tmp_path):
+    pytest.importorskip("chdb")
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o755)
+    threads = Threads(monotonic)
+    operation = OpenEmbedded(monotonic() + SECONDS, str(folder))
+    url = threads.calls[OpenEmbedded](operation)
+    sql = "CREATE TABLE one (text String) ENGINE = MergeTree ORDER BY text"
+    threads.calls[ClickHouseQuery](ClickHouseQuery(monotonic() + SECONDS, url, sql))
+    modes = {path: path.stat().st_mode & 0o077 for path in folder.iterdir()}
+    assert len(modes) == 4
+    assert set(modes.values()) == {0}
+    threads.close()
+
+
+def test_engine_takes_no_statement_without_the_password(engine):
+    """It is not even read: whoever can connect could fill the memory."""
+    place = urlsplit(engine.address.reveal())
+    for token in (b"", b"default:", b"default:wrong"):
+        with socket.create_connection((place.hostname, place.port), SECONDS) as ours:
+            ours.sendall(
+                b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n"
+                b"authorization: Basic %b\r\n\r\n" % base64.b64encode(token)
+            )
+            answer = b""
+            while piece := ours.recv(65_536):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 403 ")
+
+
 # -- the spool ------------------------------------------------------------------
 
 
@@ -351,11 +442,13 @@ def test_append_that_fails_says_how(transport, path, kind):
 LIMITED = """
 import resource, sys
 from time import monotonic
+from urllib.parse import urlsplit
 from tz_protocol.errors import OperationBroken
 from tz_protocol.recordops import AppendFile
 from tz_protocol.wire.traceparent import TraceParent
 from tz_stores.threads import Threads
 import signal
+import socket
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 append = Threads(monotonic).calls[AppendFile]
@@ -382,6 +475,7 @@ def test_append_that_fits_in_part_is_undone(tmp_path):
 OWNER = """
 import sys, time
 from time import monotonic
+from urllib.parse import urlsplit
 from tz_protocol.recordops import AppendFile, ClaimSpool
 from tz_protocol.wire.traceparent import TraceParent
 from tz_stores.threads import Threads
@@ -598,10 +692,12 @@ def test_process_writes_what_it_answered_and_ends_with_nothing_left(
 def test_process_gives_an_answer_of_another_process_again(name, tmp_path, engine):
     url = engine.url.reveal()
     wanted = {"tensorzero::cache_options": {"enabled": "on"}}
+    count = "SELECT count() AS n FROM ModelInferenceCache"
     with gateway(name, tmp_path, url) as process:
+        wait_for(engine, count, [{"n": 0}])  # without a table answers are given up
         headers, first = ask(process.port, **wanted)
         assert headers["x-tz-cache"] == "miss"
-        wait_for(engine, "SELECT count() AS n FROM ModelInferenceCache", [{"n": 1}])
+        wait_for(engine, count, [{"n": 1}])
     text = "[gateway.cache]\nlookup_timeout_s = 5\n"
     with gateway(name, tmp_path, url, text) as process:
         headers, second = ask(process.port, **wanted)

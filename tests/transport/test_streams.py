@@ -1,59 +1,46 @@
-"""What only sockets can show: TLS, addresses, limits of the system, lost peers."""
+"""Byte streams: TLS, connections, and machines that share a loop."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import resource
 import socket
 import ssl
-import struct
-import sys
-import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.transport.certificates import make_certificate
 from tests.transport.loops import BOUND, FAR, NAMES, FakePeers, Transport, served
+from tests.transport.sockets import (
+    PLAIN,
+    REQUEST,
+    ask,
+    client_context,
+    gateway,
+    is_ok,
+    receive_all,
+    run_flow,
+)
 from tests.transport.test_conformance import SuiteGateway
 from tz_protocol.errors import OperationBroken, OperationTimeout
-from tz_protocol.machine import ClientGone, Context, Machine
-from tz_protocol.notices import Close, LogLine, RecordNotice
+from tz_protocol.machine import Context, Machine
+from tz_protocol.notices import Close
 from tz_protocol.operations import (
-    Bind,
     Connect,
-    HttpCall,
     IsQuiet,
-    Print,
     Read,
-    ReadFiles,
-    ResolveSecret,
     Signal,
     Sleep,
-    StopListening,
     TlsOptions,
     Wait,
     Write,
     WriteEof,
-    WriteFile,
     WriteRead,
 )
-from tz_protocol.records.record import Outcome
-from tz_protocol.testing import Facts, conformance, http_request, take_message
+from tz_protocol.testing import Facts, conformance, http_request
 from tz_protocol.types.settings import (
-    Model,
-    ProviderSettings,
     ServerTimeouts,
-    Snapshot,
-    Url,
 )
-
-PLAIN = conformance.SCENARIOS[0]
-REQUEST = http_request("GET", "/", (("connection", "close"),))
 
 
 @pytest.fixture(params=[*NAMES, "uvloop"], scope="module")
@@ -66,126 +53,7 @@ def certificate(tmp_path_factory):
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-def gateway():
-    return SuiteGateway(PLAIN, Facts())
-
-
-def receive_all(stream):
-    data = b""
-    while piece := stream.recv(65_536):
-        data += piece
-    return data
-
-
-def is_ok(data):
-    found = take_message(data, is_response=True, is_eof=True)
-    return found is not None and (found[0].status, found[0].body) == (200, b"OK")
-
-
-def ask(stream):
-    with stream:
-        stream.settimeout(BOUND)
-        stream.sendall(REQUEST)
-        return receive_all(stream)
-
-
-def refuse(transport, address, match, **files):
-    """Check that one cannot listen there."""
-    with (
-        pytest.raises(OperationBroken, match=match),
-        served(transport, gateway(), (address,), **files),
-    ):
-        pytest.fail("it listens")
-
-
-def run_flow(transport, make):
-    """Drive ``make(context)``; the deadlines may be taken from ``context.now``."""
-    context = Context()
-    return transport.run_flow(lambda: make(context), context)
-
-
-# -- addresses ------------------------------------------------------------------
-
-
-def test_server_on_ipv6_answers(transport):
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        with served(transport, gateway(), ("[::1]:0",)) as server:
-            assert server.addresses[0].startswith("[::1]:")
-            assert is_ok(ask(socket.create_connection(server.address)))
-        return
-    pytest.skip("this machine has no IPv6")
-
-
-def test_server_on_port_zero_says_which_it_got(transport):
-    with served(transport, gateway(), ("127.0.0.1:0", "127.0.0.1:0")) as server:
-        ports = {address.rpartition(":")[2] for address in server.addresses}
-        assert len(ports) == 2
-        for port in ports:
-            assert is_ok(ask(socket.create_connection(("127.0.0.1", int(port)))))
-
-
-def test_server_on_a_unix_socket_replaces_a_stale_one(transport, tmp_path):
-    path = str(tmp_path / "tz.sock")
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(path)
-    with served(transport, gateway(), (f"unix:{path}",)) as server:
-        assert server.addresses == (f"unix:{path}",)
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.connect(path)
-            assert is_ok(ask(stream))
-
-
-@pytest.mark.parametrize("is_file", [False, True], ids=["live socket", "plain file"])
-def test_server_on_a_unix_path_in_use_is_refused(transport, tmp_path, is_file):
-    path = tmp_path / "tz.sock"
-    with socket.socket(socket.AF_UNIX) as other:
-        if is_file:
-            path.write_text("precious")
-        else:
-            other.bind(str(path))
-            other.listen()
-        refuse(transport, f"unix:{path}", "in use")
-    assert path.exists()
-
-
-def test_server_on_a_port_in_use_is_refused(transport):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        refuse(transport, f"127.0.0.1:{port}", "in use")
-
-
-def test_server_adopts_an_inherited_socket(transport):
-    with socket.create_server(("127.0.0.1", 0)) as inherited:
-        address = inherited.getsockname()
-        number = os.dup(inherited.fileno())
-        with served(transport, gateway(), (f"fd:{number}",)) as server:
-            assert server.addresses == (f"127.0.0.1:{address[1]}",)
-            assert is_ok(ask(socket.create_connection(address)))
-
-
-def test_bind_keeps_a_socket_that_a_child_can_inherit(transport):
-    def flow(context):
-        (name,) = yield from Bind(FAR, ("127.0.0.1:0",))
-        kind, _, number = name.partition(":")
-        assert kind == "fd"
-        with socket.socket(fileno=os.dup(int(number))) as same:
-            assert same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            port = same.getsockname()[1]
-        yield from StopListening(FAR)
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port))
-
-    assert run_flow(transport, flow) == errno.ECONNREFUSED
-
-
 # -- TLS ------------------------------------------------------------------------
-
-
-def client_context(certificate):
-    context = ssl.create_default_context(cafile=str(certificate.cert))
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def test_server_with_tls_answers(transport, certificate):
@@ -368,321 +236,6 @@ def test_connections_have_no_delay(transport):
         assert run_flow(transport, flow) != 0
 
 
-# -- the system's limits --------------------------------------------------------
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
-def test_server_out_of_descriptors_goes_on_when_some_come_back(transport):
-    with served(transport, gateway()) as server:
-        assert is_ok(ask(socket.create_connection(server.address)))
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        streams = []
-        used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, limits[1]))
-            streams.append(socket.socket())
-            streams[0].settimeout(BOUND)
-            fill = []
-            with contextlib.suppress(OSError):
-                while True:
-                    fill.append(os.dup(0))
-            streams[0].connect(server.address)
-            deadline = time.monotonic() + BOUND
-            while not server.notices and time.monotonic() < deadline:
-                server.call(lambda: None)
-            for number in fill:
-                os.close(number)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert is_ok(ask(streams[0]))
-    lines = [n for n in server.notices if isinstance(n, LogLine)]
-    assert [line.level for line in lines] == ["error"]
-    assert "cannot be accepted" in lines[0].message
-
-
-def test_server_that_is_full_waits_for_room(transport):
-    class Full(SuiteGateway):
-        def __init__(self):
-            super().__init__(PLAIN, Facts())
-            self.is_full = True
-
-        def admits(self):
-            return not self.is_full
-
-    full = Full()
-
-    def open_up():
-        full.is_full = False
-        room, full.room = full.room, Signal()
-        room.set()
-
-    with (
-        served(transport, full) as server,
-        socket.create_connection(server.address) as stream,
-    ):
-        stream.settimeout(0.1)
-        stream.sendall(REQUEST)
-        with pytest.raises(TimeoutError):
-            stream.recv(1)
-        server.call(open_up)
-        stream.settimeout(BOUND)
-        assert is_ok(receive_all(stream))
-
-
-# -- peers that leave -----------------------------------------------------------
-
-
-class Trickle:
-    """An upstream that begins a stream and then says nothing more."""
-
-    head = (
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-        b"transfer-encoding: chunked\r\n\r\n"
-    )
-    event = (
-        b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m",'
-        b'"choices":[{"index":0,"delta":{"role":"assistant","content":"Hi"}}]}\n\n'
-    )
-
-    def __init__(self, *, speaks):
-        self._speaks = speaks
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.asked, self.left = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    @property
-    def address(self):
-        return self._listener.getsockname()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._thread.join(BOUND)
-        self._listener.close()
-
-    def _serve(self):
-        stream, _ = self._listener.accept()
-        with stream, contextlib.suppress(OSError):
-            stream.recv(65_536)
-            if self._speaks:
-                chunk = b"%x\r\n%s\r\n" % (len(self.event), self.event)
-                stream.sendall(self.head + chunk)
-            self.asked.set()
-            while stream.recv(65_536):
-                pass
-        self.left.set()
-
-
-@pytest.mark.parametrize("how", ["close", "reset", "close TLS"])
-@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
-def test_client_that_leaves_closes_the_upstream_at_once(
-    transport, certificate, is_stream, how
-):
-    files = {"cert_file": certificate.cert, "key_file": certificate.key}
-    with Trickle(speaks=is_stream) as upstream:
-        host, port = upstream.address
-        provider = ProviderSettings(
-            name="up", type="openai", model="m", url=Url("http", host, port)
-        )
-        model = Model(
-            name="m",
-            capabilities=frozenset({"chat"}),
-            routing=("up",),
-            providers={"up": provider},
-        )
-        made = transport.embed.make_gateway(Snapshot(models={"m": model}))
-        flag = b"true" if is_stream else b"false"
-        body = b'{"model":"m","stream":%s,"messages":[{"role":"user","content":"Hi"}]}'
-        headers = (("content-type", "application/json"),)
-        request = http_request("POST", "/v1/chat/completions", headers, body % flag)
-        with served(transport, made, **(files if "TLS" in how else {})) as server:
-            client = socket.create_connection(server.address)
-            if "TLS" in how:
-                client = client_context(certificate).wrap_socket(
-                    client, server_hostname="localhost"
-                )
-            with client:
-                client.settimeout(BOUND)
-                client.sendall(request)
-                assert upstream.asked.wait(BOUND)
-                if is_stream:
-                    assert b"data: " in client.recv(65_536)
-                if how == "reset":
-                    linger = struct.pack("ii", 1, 0)
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            assert upstream.left.wait(BOUND)
-            server.call(lambda: None)
-    records = [n.record for n in server.notices if isinstance(n, RecordNotice)]
-    assert [record.outcome for record in records] == [Outcome.CLIENT_GONE]
-
-
-def test_close_of_a_client_resets_it(transport):
-    """A body that ends with its connection must not look whole when it is not."""
-
-    class Breaking(SuiteGateway):
-        def __init__(self):
-            super().__init__(PLAIN, Facts())
-            self.connection = lambda handle, peer: _Breaker(self, handle)
-
-    class _Breaker:
-        def __init__(self, owner, handle):
-            self.owner = owner
-            self.handle = handle
-            self.tell = lambda event: False
-
-        def run(self):
-            yield from Read(FAR, self.handle)
-            yield from Write(FAR, self.handle, b"half")
-            self.owner.context.tell(Close(self.handle))
-
-    with (
-        served(transport, Breaking()) as server,
-        socket.create_connection(server.address) as stream,
-    ):
-        stream.settimeout(BOUND)
-        stream.sendall(b"x")
-        with pytest.raises(ConnectionResetError):
-            receive_all(stream)
-
-
-def test_last_bytes_reach_a_client_that_reads_late(transport):
-    """More than the kernel holds is on its way when the machine ends."""
-    body = bytes(range(256)) * 256
-
-    class Saying(SuiteGateway):
-        def __init__(self):
-            super().__init__(PLAIN, Facts())
-            self.connection = lambda handle, peer: _Sayer(self, handle)
-
-    class _Sayer:
-        def __init__(self, owner, handle):
-            self.owner = owner
-            self.handle = handle
-            self.tell = lambda event: False
-
-        def run(self):
-            count = yield from Read(FAR, self.handle)
-            for _ in range(int(count)):
-                yield from Write(FAR, self.handle, body)
-
-    with served(transport, Saying()) as server:
-        stream = socket.socket()
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
-        stream.connect(server.address)
-        with stream:
-            stream.settimeout(BOUND)
-            stream.sendall(b"100")
-            server.call(lambda: None)
-            assert receive_all(stream) == body * 100
-
-
-def test_cancelled_exchange_closes_its_upstream_at_once(transport):
-    with FakePeers() as peers:
-        context = Context()
-
-        async def main():
-            async with transport.server.open_server(lambda _: None) as server:
-
-                def flow():
-                    handle = yield from Connect(FAR, *peers.addresses.silent)
-                    try:
-                        yield from WriteRead(FAR, handle, b"x")
-                    finally:
-                        context.tell(Close(handle))
-
-                context.now = server.now()
-                driver = transport.driver.Driver(Machine(flow(), context), server)
-                driver.start()
-
-                server.call_later(0.05, lambda: driver.tell(ClientGone()))
-                await driver.drive()
-                assert driver.error is None
-
-        transport.run(main)
-        assert peers.opened == 1
-        assert peers.all_ended()
-
-
-# -- the surroundings -----------------------------------------------------------
-
-
-def test_files_are_read_sorted_and_whole(transport, tmp_path):
-    (tmp_path / "b.toml").write_text("zwei ä", encoding="utf-8")
-    (tmp_path / "a.toml").write_text("one")
-    (tmp_path / "c.txt").write_text("not asked for")
-
-    def flow(context):
-        return (yield from ReadFiles(FAR, str(tmp_path / "*.toml")))
-
-    assert run_flow(transport, flow) == (
-        (str(tmp_path / "a.toml"), "one"),
-        (str(tmp_path / "b.toml"), "zwei ä"),
-    )
-
-
-def test_files_that_are_not_text_are_told(transport, tmp_path):
-    (tmp_path / "a.toml").write_bytes(b"\xff\xfe")
-
-    def flow(context):
-        return (yield from ReadFiles(FAR, str(tmp_path / "a.toml")))
-
-    with pytest.raises(OperationBroken, match="not UTF-8"):
-        run_flow(transport, flow)
-
-
-def test_file_is_replaced_whole(transport, tmp_path):
-    path = tmp_path / "state"
-    path.write_text("old")
-
-    def flow(context):
-        yield from WriteFile(FAR, str(path), "new")
-
-    run_flow(transport, flow)
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_secrets_are_found_where_they_are_said_to_be(transport, tmp_path, monkeypatch):
-    path = tmp_path / "key"
-    path.write_text("from a file\n")
-    monkeypatch.setenv("TZ_TEST_KEY", "from the environment")
-    monkeypatch.setenv("TZ_TEST_PATH", str(path))
-
-    def flow(context):
-        found = []
-        locations = ("env::TZ_TEST_KEY", f"path::{path}", "path_from_env::TZ_TEST_PATH")
-        for location in locations:
-            secret = yield from ResolveSecret(FAR, location)
-            found.append(secret.reveal())
-        return found
-
-    expected = ["from the environment", "from a file", "from a file"]
-    assert run_flow(transport, flow) == expected
-
-
-@pytest.mark.parametrize(
-    "location", ["env::TZ_NO_SUCH", "path::/no/such", "path_from_env::TZ_NO_SUCH"]
-)
-def test_secret_that_is_missing_is_told(transport, location):
-    def flow(context):
-        yield from ResolveSecret(FAR, location)
-
-    with pytest.raises(OperationBroken) as caught:
-        run_flow(transport, flow)
-    assert caught.value.kind == "missing"
-
-
-def test_print_writes_as_it_stands(transport, capsys):
-    def flow(context):
-        yield from Print(FAR, "out\n")
-        yield from Print(FAR, "err", is_error=True)
-
-    run_flow(transport, flow)
-    assert capsys.readouterr() == ("out\n", "err")
-
-
 # -- drivers --------------------------------------------------------------------
 
 
@@ -781,107 +334,3 @@ def test_closed_stream_fails_whoever_reads_it(transport):
                 return driver.machine.result
 
         assert transport.run(main) == "reset"
-
-
-# -- through an egress proxy ----------------------------------------------------
-
-
-class Proxy:
-    """Answers requests in absolute form; remembers what it was asked."""
-
-    def __init__(self, answer):
-        self.answer = answer
-        self.heads = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(BOUND)
-
-    def _serve(self):
-        while True:
-            try:
-                stream, _ = self._listener.accept()
-            except OSError:
-                return
-            with stream:
-                data = b""
-                while b"\r\n\r\n" not in data or not data.endswith(b"body"):
-                    data += stream.recv(65_536)
-                self.heads.append(data)
-                stream.sendall(self.answer)
-
-
-def test_http_call_goes_through_the_proxy_and_streams(transport):
-    answer = (
-        b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.test/\r\n"
-        b"Content-Length: 5\r\n\r\nmoved"
-    )
-    with Proxy(answer) as proxy:
-
-        def flow(context):
-            status, headers, handle = yield from HttpCall(
-                FAR,
-                "POST",
-                "http://upstream.test/v1/x?y=z",
-                (("authorization", "Bearer k"),),
-                b"body",
-                proxy.url,
-            )
-            pieces = b""
-            while piece := (yield from Read(FAR, handle)):
-                pieces += piece
-            context.tell(Close(handle))
-            return status, dict(headers)["location"], pieces
-
-        found = run_flow(transport, flow)
-    assert found == (302, "http://elsewhere.test/", b"moved")
-    head = proxy.heads[0].lower()
-    assert head.startswith(b"post http://upstream.test/v1/x?y=z http/1.1\r\n")
-    assert b"authorization: bearer k" in head
-    assert b"accept-encoding" not in head
-    assert b"user-agent" not in head
-
-
-def test_http_call_through_a_dead_proxy_tells_refused(transport):
-    with FakePeers() as peers:
-        proxy = f"http://user:secret@127.0.0.1:{peers.addresses.refusing[1]}"
-
-        def flow(context):
-            yield from HttpCall(FAR, "POST", "http://up.test/", (), b"body", proxy)
-
-        with pytest.raises(OperationBroken) as caught:
-            run_flow(transport, flow)
-    assert caught.value.kind == "refused"
-    assert "secret" not in str(caught.value)
-
-
-def test_http_call_that_is_cut_tells_reset(transport):
-    with Proxy(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf") as proxy:
-
-        def flow(context):
-            _, _, handle = yield from HttpCall(
-                FAR, "POST", "http://up.test/", (), b"body", proxy.url
-            )
-            try:
-                while (yield from Read(FAR, handle)):
-                    pass
-            finally:
-                context.tell(Close(handle))
-
-        with pytest.raises(OperationBroken) as caught:
-            run_flow(transport, flow)
-    assert caught.value.kind == "reset"
-
-
-def test_path_of_a_certificate_that_is_missing_is_told(transport):
-    missing = Path("/no/such/cert.pem")
-    files = {"cert_file": missing, "key_file": missing}
-    refuse(transport, "127.0.0.1:0", "missing", **files)

@@ -288,13 +288,13 @@ def _suggest(command: str, name: str) -> str:
 
 def _source(given: Mapping[str, Any], paths: list[str], command: str) -> Source:
     patterns: tuple[str, ...] = given.get("--config-file", ())
+    if paths and paths[0] in COMMANDS:
+        raise _Refused(f"the command comes first: tz-gateway {paths[0]} [options]")
     if len(paths) > 1 or (paths and patterns):
         message = (
             f"unexpected argument {paths[-1]!r}; give every file with --config-file"
         )
         raise _Refused(message)
-    if paths and paths[0] in COMMANDS:
-        raise _Refused(f"the command comes first: tz-gateway {paths[0]} [options]")
     if paths and "/" not in paths[0] and "." not in paths[0]:
         near = get_close_matches(paths[0], COMMANDS, n=1)
         if near:

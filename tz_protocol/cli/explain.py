@@ -76,7 +76,8 @@ def explain(command: Explain, context: Context) -> Flow[int]:
     if command.request is not None:
         body = yield from _read(command.request, context)
         if body is None:
-            yield from print_error(context, f"{command.request} cannot be read")
+            message = f"{command.request} cannot be read, or there is no such file"
+            yield from print_error(context, message)
             return 1
     found = _explain(loaded.snapshot, command.model, body)
     if command.is_json:

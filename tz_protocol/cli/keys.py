@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -183,6 +184,15 @@ def _toml(value: object) -> str:
     return _encode(value).decode().replace("\x7f", "\\u007f")
 
 
+def _date(seconds: float) -> str:
+    """Return a time as ``keys create`` takes it; what no calendar has as a number."""
+    try:
+        time = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:.0f}"
+    return time.isoformat(timespec="seconds")
+
+
 def _line(found: _Found) -> str:
     principal = found.principal
     facts = [principal.key_id, "disabled" if principal.is_disabled else "enabled"]
@@ -192,7 +202,7 @@ def _line(found: _Found) -> str:
     limits = msgspec.structs.asdict(principal.limits)
     facts += [f"{name} {limit}" for name, limit in limits.items() if limit is not None]
     if principal.expires_at is not None:
-        facts.append(f"expires_at {principal.expires_at:.0f}")
+        facts.append(f"expires_at {_date(principal.expires_at)}")
     if principal.note:
         facts.append(f"note {principal.note}")
     # A note may hold anything; a line is one line.

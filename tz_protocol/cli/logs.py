@@ -154,7 +154,7 @@ def _access(record: Record) -> Fields:
         "asked_model": None,
         "provider": record.provider,
         "key": record.key_id,
-        "project": record.project_id,
+        "project": record.project_id or None,
         "stream": record.is_stream,
         "duration_ms": _ms(record.duration),
         "first_content_ms": _ms(record.first_content),

@@ -46,6 +46,17 @@ _MOST = 5_000
 _NIL = "00000000-0000-0000-0000-000000000000"
 
 
+_REASONS = {
+    "dns": "its host has no address",
+    "no_clickhouse": "what answers there is no ClickHouse",
+    "refused": "the connection was refused",
+    "reset": "the connection was lost",
+    "timeout": "there was no answer in time",
+    "tls": "there is no TLS connection to it",
+}
+"""A driver's word -> what is told; other words are told as they are."""
+
+
 class _Failed(Exception):
     """The command cannot go on; the message says why."""
 
@@ -209,4 +220,7 @@ def _sentence(error: StoreError) -> str:
                 f"(is {VARIABLE} the gateway's?)"
             )
         return f"ClickHouse answered with its error {error.code}"
-    return f"ClickHouse cannot be reached: {error}"
+    reason = str(error)
+    if reason == "denied":
+        return f"ClickHouse does not accept the user or the password in {VARIABLE}"
+    return f"ClickHouse cannot be reached: {_REASONS.get(reason, reason)}"

@@ -25,8 +25,8 @@ serve, check, explain:
                        wins over TENSORZERO_GATEWAY_BIND_ADDRESS and the file
   --host HOST, --port PORT        replace one part of that address; port 0: any
 serve:
-  --workers N          processes on one socket; each takes 1/N of the limits
-                       and shows its own figures in /metrics
+  --workers N          processes on one socket; each takes 1/N of the limits,
+                       and /metrics shows all of them together
   --tls-cert FILE, --tls-key FILE   serve TLS (PEM)
 check, explain:
   --json               print the same as JSON
@@ -40,9 +40,9 @@ always:
   --version, --help
 
 Routes: POST /v1/chat/completions, /v1/embeddings, /v1/moderations,
-/v1/audio/transcriptions, /v1/audio/speech; GET /v1/models, /status, /health,
-/livez, /readyz, /metrics. Exit status: 0 done, 1 failed, 2 bad arguments or
-configuration, 128+N ended at once by a second signal N.
+/v1/audio/transcriptions, /v1/audio/speech; GET /v1/models, /v1/capabilities,
+/status, /health, /livez, /readyz, /metrics. Exit status: 0 done, 1 failed,
+2 bad arguments or configuration, 128+N ended at once by a second signal N.
 
   tz-gateway demo --once
   OPENAI_API_KEY=... tz-gateway --port 8080

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tz_protocol.config.records import CLICKHOUSE_VARIABLE
 from tz_protocol.types.keys import Access
 from tz_protocol.types.settings import (
     GatewaySettings,
@@ -35,6 +36,7 @@ def _lines(snapshot: Snapshot) -> Iterator[str]:
     yield f"address       {gateway.bind_address}{base}"
     yield f"API keys      {_keys(snapshot.access)}"
     yield f"timeouts      {_timeouts(gateway.timeouts)}"
+    yield f"records       {_records(gateway)}"
     yield ""
     yield f"models ({len(snapshot.models)})"
     for model in snapshot.models.values():
@@ -68,6 +70,25 @@ def _keys(access: Access | None) -> str:
     if access.redis_url is not None:
         facts.append(f"those in Redis ({access.on_unavailable} while it is away)")
     return " and ".join(facts)
+
+
+def _records(gateway: GatewaySettings) -> str:
+    records = gateway.records
+    if gateway.observability is False:
+        return "not kept: gateway.observability.enabled is false"
+    if records.url is None:
+        return f"not kept: {CLICKHOUSE_VARIABLE} is not set"
+    is_embedded = records.url.reveal().startswith("chdb:")
+    facts = [
+        f"in {'the embedded engine' if is_embedded else 'ClickHouse'}",
+        f"durability {records.durability}",
+        f"capture {records.capture}",
+    ]
+    if records.spool.folder:
+        facts.append(f"spool {records.spool.folder}")
+    if records.ttl_days is not None:
+        facts.append(f"for {records.ttl_days} days")
+    return "; ".join(facts)
 
 
 def _provider(settings: ProviderSettings, inherited: Timeouts) -> str:
@@ -123,6 +144,7 @@ def describe_json(snapshot: Snapshot) -> str:
             "base_path": gateway.base_path,
             "timeouts": gateway.timeouts,
             "authentication": snapshot.access is not None,
+            "records": _records_object(gateway),
         },
         "models": {
             name: _model_object(model, gateway)
@@ -136,6 +158,19 @@ def describe_json(snapshot: Snapshot) -> str:
         "warnings": snapshot.warnings,
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _records_object(gateway: GatewaySettings) -> dict[str, Any] | None:
+    records = gateway.records
+    if gateway.observability is False or records.url is None:
+        return None
+    return {
+        "is_embedded": records.url.reveal().startswith("chdb:"),
+        "durability": records.durability,
+        "capture": records.capture,
+        "spool_folder": records.spool.folder or None,
+        "ttl_days": records.ttl_days,
+    }
 
 
 def _model_object(model: Model, gateway: GatewaySettings) -> dict[str, Any]:

@@ -63,6 +63,9 @@ __all__ = [
 ]
 
 _ADDRESS_KEYS = ("api_base", "endpoint")
+_PROCESS = "none (signed with the process's own credentials)"
+"""Where the key is of a provider that knows us without one."""
+
 _ROW_KEYS = frozenset({"model_name", "credential_location", *_ADDRESS_KEYS})
 """Keys that the schema knows and that an entry has only if its row says so."""
 
@@ -378,8 +381,11 @@ def _credential(
         key, location = DEFAULTS_ALIAS, table.credential_location
     is_own_server = any(getattr(table, key) is not None for key in _ADDRESS_KEYS)
     try:
-        return building.keyring.pick(row, location, is_own_server=is_own_server)
+        found = building.keyring.pick(row, location, is_own_server=is_own_server)
     except ValueError as error:
         place = building.keyring.place(row, path, None if location is None else key)
         building.problems.append((place, str(error)))
         return None
+    if found.kind == "none" and row.sign is not None:
+        return msgspec.structs.replace(found, location=_PROCESS)
+    return found

@@ -120,7 +120,10 @@ def kind_word(value: object) -> str:
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean x?)``, or nothing if no choice resembles *word*."""
     folded = {choice.lower(): choice for choice in choices}
-    nearest = difflib.get_close_matches(word.lower()[:100], list(folded), n=1)
+    word = word.lower()[:100]
+    # api_key means api_key_location, however near api_base is.
+    begun = [choice for choice in folded if len(word) > 3 and choice.startswith(word)]
+    nearest = begun or difflib.get_close_matches(word, list(folded), n=1)
     return f" (did you mean {folded[nearest[0]]}?)" if nearest else ""
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.anthropic_answer import (
+    AROUND,
     AnthropicUsage,
     StopDetails,
     finish_of,
@@ -27,6 +28,7 @@ from tz_protocol.dialects.anthropic_request import ANSWER_TOOL, NATIVE, RequestR
 from tz_protocol.dialects.anthropic_stream import AnthropicReader
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.deltas import joined
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.parameters import told
@@ -123,21 +125,25 @@ def read_message(body: bytes) -> Completion:
         UpstreamGarbled: It is not a message.
     """
     try:
-        message = _MESSAGE.decode(body)
+        message = _message_of(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         error = error_of(body)
         if isinstance(error, UpstreamGarbled):
             error = UpstreamGarbled("it is not a message object")
         raise error from None
     blocks: list[Block] = []
+    ids = CallIds()
     length = calls = 0
     for raw in message.content:
         block = _block(raw, length)
-        blocks.append(block)
         if isinstance(block, Text):
             length += len(block.text)
         elif isinstance(block, ToolCall):
+            call_id = ids.own(block.id, message.id, 0, calls, block.name)
+            if call_id != block.id:
+                block = msgspec.structs.replace(block, id=call_id)
             calls += 1
+        blocks.append(block)
     details = message.stop_details
     if details is not None and details.explanation:
         blocks.append(Refusal(details.explanation))
@@ -152,6 +158,21 @@ def read_message(body: bytes) -> Completion:
         model=message.model,
         service_tier=tier_of(message.usage),
     )
+
+
+_INPUT = frozenset({"input"})
+"""The member in which a null is the model's."""
+
+
+def _message_of(body: bytes) -> _Message:
+    try:
+        return _MESSAGE.decode(body)
+    except msgspec.ValidationError:
+        pass
+    try:
+        return _MESSAGE.decode(without_nulls(body, _INPUT))
+    except msgspec.ValidationError:
+        return _MESSAGE.decode(without_nulls(body, _INPUT, AROUND))
 
 
 def _block(raw: Raw, length: int) -> Block:
@@ -189,8 +210,7 @@ def _block_members(raw: Raw) -> _Block:
     try:
         return _BLOCK.decode(raw)
     except msgspec.ValidationError:
-        # A null in the input is the model's.
-        return _BLOCK.decode(without_nulls(raw, frozenset({"input"})))
+        return _BLOCK.decode(without_nulls(raw, _INPUT))
 
 
 def stream_decoder(head: ResponseHead, limit: int) -> Decoder:

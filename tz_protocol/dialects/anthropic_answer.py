@@ -12,9 +12,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.types.conversation import Citation, Finish, Finished
-from tz_protocol.types.usage import Usage, both_of
+from tz_protocol.types.usage import Usage, both_of, count_of
 
 __all__ = [
+    "AROUND",
     "AnthropicUsage",
     "StopDetails",
     "finish_of",
@@ -58,12 +59,13 @@ def usage_of(*stated: AnthropicUsage | None) -> Usage | None:
     for usage in stated:
         if usage is not None:
             for name in _COUNTS:
-                value = getattr(usage, name)
+                value = count_of(getattr(usage, name))
                 if value is not None:
                     values[name] = value
             details = usage.output_tokens_details
-            if details is not None and details.thinking_tokens is not None:
-                values["thinking"] = details.thinking_tokens
+            thoughts = None if details is None else count_of(details.thinking_tokens)
+            if thoughts is not None:
+                values["thinking"] = thoughts
     halves = both_of(values.get("input_tokens"), values.get("output_tokens"))
     if halves is None:
         return None
@@ -86,6 +88,10 @@ _COUNTS = (
     "cache_creation_input_tokens",
     "cache_read_input_tokens",
 )
+
+AROUND = frozenset({"usage", "stop_details"})
+"""Members that say something about the answer: if they are not what they should be, it
+is an answer all the same."""
 
 _TIERS = {"standard": "default", "priority": "priority"}
 

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
-from tz_protocol.dialects.ids import legal_id
+from tz_protocol.dialects.ids import legal_id, legal_name
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import inline_text, media_type_of
-from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, turns_of
+from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, trimmed, turns_of
 from tz_protocol.types.conversation import (
     Audio,
     CacheHint,
@@ -37,7 +37,14 @@ from tz_protocol.types.conversation import (
     Url,
 )
 
-__all__ = ["FORMAT", "ORIGIN", "MessagesRenderer", "cache_control"]
+__all__ = [
+    "FORMAT",
+    "ORIGIN",
+    "TOOL_NAME",
+    "TOOL_NAME_REASON",
+    "MessagesRenderer",
+    "cache_control",
+]
 
 ORIGIN = "anthropic"
 """Name of the format in which blocks that only it knows are kept."""
@@ -46,6 +53,11 @@ FORMAT = "anthropic-claude-v1"
 """OpenRouter's name for Claude's seals, so that clients of both agree."""
 
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+"""What the vendor takes as the name of a tool."""
+
+TOOL_NAME_REASON = "Its tools have names of up to 128 letters, digits, _ and -."
+_TITLE_LIMIT = 500
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Raw])
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -66,6 +78,9 @@ class MessagesRenderer:
 
     def __init__(self, report: Report) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
+        self._left_out: set[str] = set()
+        """Ids of calls that could not be said; nor can their results."""
 
     def render(
         self, messages: tuple[Message, ...]
@@ -75,19 +90,54 @@ class MessagesRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
-        system, turns, late = turns_of(messages)
+        self._messages = messages
+        system, turns, late, blank = turns_of(messages)
         for index in late:
             # It takes effect from the beginning instead of from here.
             self._report.drop(f"messages[{index}].role")
+        for index in blank:
+            self._report.drop(f"messages[{index}].content")
+        for path in trimmed(turns):
+            self._report.drop(path)
         for index, message in enumerate(messages):
             if message.name is not UNSET:
                 self._report.handle("messages.name", f"messages[{index}].name")
         rendered = [
             {"role": turn.role, "content": blocks}
             for turn in turns
-            if (blocks := self._blocks(_worded(turn)))
+            if (blocks := self._blocks(self._worded(turn)))
         ]
-        return self._blocks(system), rendered
+        return self._instructions(system), rendered
+
+    def _instructions(self, pieces: list[Piece]) -> list[Any]:
+        """Return the blocks of ``system``, which are texts and hold a character."""
+        kept: list[Piece] = []
+        for piece in pieces:
+            block = piece.block
+            if isinstance(block, Image | Document | Audio):
+                self._report.refuse(piece.path(), "Its instructions are text only.")
+            elif isinstance(block, Text) and block.text.isspace():
+                self._report.drop(piece.path())
+            else:
+                kept.append(piece)
+        return self._blocks(kept)
+
+    def _worded(self, turn: Turn) -> list[Piece]:
+        """Return a turn without texts of white space, which the vendor refuses beside
+        other blocks. Models put them before their calls, so that nothing is lost by
+        leaving them out of a turn of the assistant."""
+        pieces = turn.pieces
+        if len(pieces) == 1:
+            return pieces
+        kept: list[Piece] = []
+        for piece in pieces:
+            block = piece.block
+            if isinstance(block, Text | Refusal) and block.text.isspace():
+                if turn.role == "user":
+                    self._report.drop(piece.path())
+            else:
+                kept.append(piece)
+        return kept
 
     def _blocks(self, pieces: list[Piece]) -> list[Any]:
         out: list[Any] = []
@@ -118,6 +168,9 @@ class MessagesRenderer:
     def _image(self, block: Image, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.image_url"
+        if self._is_answer(piece):
+            report.refuse(path, "Pictures are in messages of users and tools there.")
+            return None
         if block.detail is not UNSET and block.detail != "auto":
             report.handle("image_url.detail", f"{path}.detail")
         if isinstance(source, Url):
@@ -136,6 +189,9 @@ class MessagesRenderer:
     def _document(self, block: Document, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.file"
+        if self._is_answer(piece):
+            report.refuse(path, "Files are in messages of users and tools there.")
+            return None
         made: dict[str, Any]
         if isinstance(source, PlainText):
             made = _plain(source.text)
@@ -148,6 +204,8 @@ class MessagesRenderer:
             media_type = media_type_of(source)
             if media_type in _IMAGES:
                 image = {"type": "image", "source": _base64(media_type, source.data)}
+                if block.name is not UNSET and block.name:
+                    report.drop(f"{path}.filename")
                 return self._marked(image, block.cache)
             if media_type == "application/pdf":
                 made = _base64(media_type, source.data)
@@ -158,7 +216,9 @@ class MessagesRenderer:
                 return None
         document: dict[str, Any] = {"type": "document", "source": made}
         if block.name is not UNSET and block.name:
-            document["title"] = block.name[:500]
+            document["title"] = block.name[:_TITLE_LIMIT]
+            if len(block.name) > _TITLE_LIMIT:
+                report.drop(f"{path}.filename")
         return self._marked(document, block.cache)
 
     def _audio(self, block: Audio, piece: Piece) -> Any:
@@ -187,6 +247,7 @@ class MessagesRenderer:
         if block.is_custom:
             reason = "Calls of custom tools are OpenAI's own."
             self._report.handle("tools.custom", f"{message}.tool_calls", reason)
+            self._left_out.add(block.id)
             return None
         arguments = block.arguments
         if arguments.strip() not in NO_ARGUMENTS:
@@ -204,12 +265,21 @@ class MessagesRenderer:
         made = {
             "type": "tool_use",
             "id": legal_id(block.id, _ID),
-            "name": block.name,
+            "name": self._name(block.name, message),
             "input": Raw(arguments.encode()),
         }
         return self._marked(made, block.cache)
 
+    def _name(self, name: str, message: str) -> str:
+        legal = legal_name(name, TOOL_NAME, 128)
+        if legal != name:
+            self._report.drop(f"{message}.tool_calls")
+        return legal
+
     def _result(self, block: ToolResult, piece: Piece) -> Any:
+        if block.call_id in self._left_out:
+            self._report.drop(f"messages[{piece.message}].content")
+            return None
         made: dict[str, Any] = {
             "type": "tool_result",
             "tool_use_id": legal_id(block.call_id, _ID),
@@ -220,7 +290,11 @@ class MessagesRenderer:
             made["content"] = only.text
         else:
             place = piece.message
-            inner = [Piece(place, index, part) for index, part in enumerate(content)]
+            inner = [
+                Piece(place, index, part)
+                for index, part in enumerate(content)
+                if type(part) is not Text or part.text
+            ]
             if blocks := self._blocks(inner):
                 made["content"] = blocks
         if block.is_error is not UNSET:
@@ -230,22 +304,11 @@ class MessagesRenderer:
     def _opaque(self, block: Opaque, piece: Piece) -> Any:
         if block.dialect == ORIGIN:
             return block.value
-        reason = f"It does not know content of the type {block.kind}."
-        self._report.refuse(piece.path(), reason)
+        self._report.foreign(block, piece.path(), is_answer=self._is_answer(piece))
         return None
 
-
-def _worded(turn: Turn) -> list[Piece]:
-    """Return a turn without texts of white space, which models put before their calls
-    and callers beside pictures, and which the vendor refuses."""
-    pieces = turn.pieces
-    if len(pieces) == 1:
-        return pieces
-    return [
-        piece
-        for piece in pieces
-        if type(piece.block) is not Text or piece.block.text.strip()
-    ]
+    def _is_answer(self, piece: Piece) -> bool:
+        return self._messages[piece.message].role == "assistant"
 
 
 def _base64(media_type: str, data: str) -> dict[str, Any]:

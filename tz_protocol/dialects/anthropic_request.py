@@ -15,7 +15,12 @@ from typing import Any
 
 from msgspec import UNSET, Raw
 
-from tz_protocol.dialects.anthropic_messages import MessagesRenderer, cache_control
+from tz_protocol.dialects.anthropic_messages import (
+    TOOL_NAME,
+    TOOL_NAME_REASON,
+    MessagesRenderer,
+    cache_control,
+)
 from tz_protocol.dialects.anthropic_models import Generation, generation_of
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.parameters import column
@@ -25,6 +30,7 @@ from tz_protocol.types.conversation import (
     Conversation,
     CustomTool,
     FunctionTool,
+    Thinking,
     ToolChoice,
 )
 from tz_protocol.types.request import Target
@@ -69,6 +75,11 @@ _BUDGETS = {
 """For models that are told how many tokens to think for. 1,024 is the vendor's least;
 the documentation advises 16,384 for hard tasks and batches above 32,768."""
 
+_LEAST_TOP_P = 0.95
+"""While thinking: .../extended-thinking, "Feature compatibility"."""
+
+_THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+
 _EFFORTS = {
     "minimal": "low",
     "low": "low",
@@ -97,6 +108,7 @@ class RequestRenderer:
     def __init__(self, conversation: Conversation, target: Target) -> None:
         self.report = Report(target, conversation, _COLUMN, NATIVE)
         self._conversation = conversation
+        self._given = conversation.given
         self._target = target
         self._generation: Generation = generation_of(target.model)
         self._fields: dict[str, Any] = {}
@@ -110,8 +122,7 @@ class RequestRenderer:
         renderer = MessagesRenderer(self.report)
         system, turns = renderer.render(conversation.messages)
         if not turns:
-            message = "messages must hold at least one that is not a system message."
-            raise InvalidRequest(message, param="messages", code="invalid_value")
+            raise self.report.silent()
         fields["max_tokens"] = self._max_tokens()
         if system:
             fields["system"] = _plain(system)
@@ -126,6 +137,8 @@ class RequestRenderer:
         self._tools()
         if conversation.reasoning is not UNSET:
             self._reasoning()
+        if not self._is_thinking:
+            self._forget_thoughts(turns[-1])
         self._sampling()
         self._identity()
         if self._config:
@@ -165,10 +178,13 @@ class RequestRenderer:
         for index, tool in enumerate(conversation.tools):
             if isinstance(tool, FunctionTool):
                 if not allowed or tool.name in allowed:
-                    tools.append(self._function(index, tool))
+                    self._function(index, tool, tools)
             elif isinstance(tool, CustomTool):
                 reason = "Custom tools are OpenAI's own."
                 self.report.handle("tools.custom", f"tools[{index}]", reason)
+            elif allowed:
+                # Not among those that may be called.
+                continue
             elif self.report.handle("tools.provider", f"tools[{index}]"):
                 tools.append(tool.value)
         chosen = self._tool_choice(choice) if tools else None
@@ -185,10 +201,14 @@ class RequestRenderer:
             self._fields["tool_choice"] = chosen
             self._forces_tool = chosen["type"] in {"any", "tool"}
 
-    def _function(self, index: int, tool: FunctionTool) -> dict[str, Any]:
+    def _function(self, index: int, tool: FunctionTool, out: list[Any]) -> None:
+        path = f"tools[{index}].function.name"
         if tool.name == ANSWER_TOOL:
             message = f"The name {ANSWER_TOOL} is the gateway's own."
-            raise self.report.invalid(f"tools[{index}].function.name", message)
+            raise self.report.invalid(path, message)
+        if not TOOL_NAME.fullmatch(tool.name):
+            self.report.refuse(path, TOOL_NAME_REASON)
+            return
         made: dict[str, Any] = {"name": tool.name}
         if tool.description is not UNSET:
             made["description"] = tool.description
@@ -204,7 +224,7 @@ class RequestRenderer:
                 self.report.drop(f"tools[{index}].function.strict")
         if tool.cache is not UNSET:
             made["cache_control"] = cache_control(tool.cache)
-        return made
+        out.append(made)
 
     def _tool_choice(self, choice: Any) -> dict[str, Any] | None:
         if not isinstance(choice, ToolChoice):
@@ -230,6 +250,8 @@ class RequestRenderer:
             grammar = closed(schema) if self._generation.has_format else None
             if grammar is not None:
                 self._config["format"] = {"type": "json_schema", "schema": grammar}
+                if shape.description is not UNSET and shape.description:
+                    self.report.drop("response_format.json_schema.description")
                 return chosen
         description = "Give the answer by calling this tool, and only in this way."
         if shape.description is not UNSET:
@@ -254,26 +276,58 @@ class RequestRenderer:
             return
         effort, budget = reasoning.effort, reasoning.budget_tokens
         if effort == "none" or budget == 0:
+            self.report.contradiction(
+                reasoning, kept="effort" if effort == "none" else "budget"
+            )
             if kind == "adaptive":
                 self._fields["thinking"] = _DISABLED
             return
-        if effort is not UNSET and effort not in _EFFORTS:
-            words = ", ".join(["none", *_EFFORTS])
-            message = f"reasoning_effort must be one of {words}."
-            raise self.report.invalid("reasoning_effort", message)
-        name = "reasoning_effort" if effort is not UNSET else "reasoning"
-        if kind == "none" or (self._forces_tool and kind == "budget"):
-            # A model that must call a tool cannot think first.
+        self._check_effort(effort)
+        self.report.contradiction(reasoning, kept="effort")
+        name = "reasoning_effort" if "reasoning_effort" in self._given else "reasoning"
+        if (
+            kind == "none"
+            or (self._forces_tool and kind == "budget")
+            or (kind == "budget" and self._is_in_loop_without_thought())
+        ):
+            # A model that must call a tool cannot think first, and one that did not
+            # think before its calls cannot think after them.
             self.report.drop(name)
         elif kind == "adaptive":
             if effort is not UNSET:
                 self._config["effort"] = _EFFORTS[effort]
+            elif budget is not UNSET:
+                # Such a model decides for itself how long it thinks.
+                self.report.drop(name)
             if not self._forces_tool:
                 self._think(_ADAPTIVE)
             elif effort is UNSET:
                 self.report.drop(name)
         else:
             self._budget(_BUDGETS[effort] if effort is not UNSET else budget, name)
+            if effort is UNSET and budget is not UNSET and not self._has_budget(budget):
+                self.report.drop(name)
+
+    def _has_budget(self, budget: int) -> bool:
+        thinking = self._fields.get("thinking")
+        return type(thinking) is dict and thinking["budget_tokens"] == budget
+
+    def _check_effort(self, effort: Any) -> None:
+        if effort is not UNSET and effort not in _EFFORTS:
+            words = ", ".join(["none", *_EFFORTS])
+            message = f"reasoning_effort must be one of {words}."
+            raise self.report.invalid("reasoning_effort", message)
+
+    def _is_in_loop_without_thought(self) -> bool:
+        """Return whether the conversation stands between calls and an answer, and the
+        calls came without a sealed thought: models that are told how many tokens to
+        think for refuse to think then."""
+        turns = self._fields["messages"]
+        if len(turns) < 2 or not _has_blocks(turns[-1], "tool_result"):
+            return False
+        content = turns[-2]["content"]
+        first = content[0] if type(content) is list else None
+        return type(first) is dict and first["type"] not in _THOUGHTS
 
     def _budget(self, budget: Any, name: str) -> None:
         limit = self._fields["max_tokens"]
@@ -293,14 +347,24 @@ class RequestRenderer:
         reasoning = self._conversation.reasoning
         if reasoning is UNSET:
             return
-        if reasoning.effort is not UNSET and reasoning.effort in _EFFORTS:
-            if kind == "adaptive":
-                self._config["effort"] = _EFFORTS[reasoning.effort]
-            else:
-                self.report.drop("reasoning_effort")
+        effort = reasoning.effort
+        if effort != "none":
+            self._check_effort(effort)
+        if effort is not UNSET:
+            if kind == "adaptive" and effort != "none":
+                self._config["effort"] = _EFFORTS[effort]
+            elif effort != "none" or reasoning.budget_tokens != 0:
+                is_own = "reasoning_effort" in self._given
+                self.report.drop("reasoning_effort" if is_own else "reasoning.effort")
+        if reasoning.budget_tokens == 0:
+            return
+        if self._forces_tool and not reasoning.is_adaptive:
+            # A model that must call a tool cannot think first.
+            del self._fields["thinking"]
+            self.report.drop("thinking")
+            return
         if reasoning.budget_tokens is not UNSET or reasoning.is_adaptive:
-            if reasoning.budget_tokens != 0:
-                self._think(raw)
+            self._think(raw)
             return
         # DeepSeek's form: switched on, and no word about how much.
         del self._fields["thinking"]
@@ -311,32 +375,55 @@ class RequestRenderer:
         else:
             self.report.drop("thinking")
 
+    def _forget_thoughts(self, last: dict[str, Any]) -> None:
+        """Leave thoughts out of an answer that is to be gone on with: a model that is
+        not to think refuses them there, and passes over them anywhere else."""
+        content = last["content"]
+        if last["role"] != "assistant" or type(content) is not list:
+            return
+        kept = [
+            one for one in content if type(one) is Raw or one["type"] not in _THOUGHTS
+        ]
+        if len(kept) == len(content):
+            return
+        messages = self._conversation.messages
+        for index in reversed(range(len(messages))):
+            role = messages[index].role
+            if role == "user" or role == "tool":
+                break
+            if any(type(block) is Thinking for block in messages[index].content):
+                self.report.drop(f"messages[{index}].reasoning_content")
+        last["content"] = _plain(kept)
+        if not kept:
+            self._fields["messages"].pop()
+
     def _think(self, value: Any) -> None:
         self._fields["thinking"] = value
         self._is_thinking = True
 
     def _sampling(self) -> None:
-        """``temperature`` goes from 0 to 1, and is not to be set while thinking."""
+        """``temperature`` goes from 0 to 1; while thinking it is 1, and of ``top_p``
+        only the uppermost part is taken."""
         fields, report = self._fields, self.report
         parameters = self._conversation.parameters
         top_p = report.number("top_p")
         temperature = report.number("temperature")
+        if top_p == 1:
+            fields.pop("top_p", None)
+        elif top_p is not None and self._is_thinking and top_p < _LEAST_TOP_P:
+            fields.pop("top_p", None)
+            report.drop("top_p")
+        is_exclusive = self._generation.has_exclusive_sampling and "top_p" in fields
         if temperature is not None:
-            if self._is_thinking:
-                if temperature != 1:
-                    report.drop("temperature")
+            if self._is_thinking and temperature != 1:
+                report.drop("temperature")
             elif temperature > 1:
                 report.drop("temperature")
                 fields["temperature"] = 1
-            else:
+            elif temperature != 1 or not is_exclusive:
+                # 1 is what the vendor takes it for where it is not said.
                 fields["temperature"] = parameters["temperature"]
-        if top_p == 1:
-            fields.pop("top_p", None)
-        elif (
-            top_p is not None
-            and "temperature" in fields
-            and self._generation.has_exclusive_sampling
-        ):
+        if is_exclusive and "temperature" in fields:
             report.refuse("top_p", "This model takes temperature or top_p, not both.")
             fields.pop("top_p", None)
         if self._is_thinking and fields.pop("top_k", None) is not None:
@@ -347,7 +434,7 @@ class RequestRenderer:
     def _identity(self) -> None:
         user = self.report.text("user")
         identifier = self.report.text("safety_identifier")
-        if user and identifier:
+        if user and identifier and user != identifier:
             self.report.drop("safety_identifier")
         if name := user or identifier:
             self._fields["metadata"] = {"user_id": name}
@@ -358,6 +445,13 @@ class RequestRenderer:
             self._fields["service_tier"] = "standard_only"
         elif tier is not None:
             self.report.drop("service_tier")
+
+
+def _has_blocks(turn: dict[str, Any], kind: str) -> bool:
+    content = turn["content"]
+    return type(content) is list and any(
+        type(block) is dict and block["type"] == kind for block in content
+    )
 
 
 def _plain(blocks: list[Any]) -> Any:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.anthropic_answer import (
+    AROUND,
     AnthropicUsage,
     StopDetails,
     finish_of,
@@ -28,6 +29,7 @@ from tz_protocol.dialects.anthropic_errors import error_of
 from tz_protocol.dialects.anthropic_messages import FORMAT, ORIGIN
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.deltas import content, finished, lifecycle
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -120,7 +122,9 @@ class AnthropicReader:
 
     def __init__(self) -> None:
         self._open: dict[int, _Open] = {}
+        self._id = ""
         self._calls = 0
+        self._ids = CallIds()
         self._thoughts = 0
         self._length = 0
         """Characters of text so far."""
@@ -169,6 +173,7 @@ class AnthropicReader:
         message = event.message or _Message()
         if message.usage is not None:
             self._usage.append(message.usage)
+        self._id = message.id
         started = Started(
             id=message.id, model=message.model, service_tier=tier_of(message.usage)
         )
@@ -204,6 +209,8 @@ class AnthropicReader:
     # -- blocks -------------------------------------------------------------------
 
     def _block_start(self, event: _Event, data: bytes, out: Out) -> None:
+        if (unclosed := self._open.pop(event.index, None)) is not None:
+            self._close(unclosed, out)
         raw = Raw(b"{}") if event.content_block is UNSET else event.content_block
         block = _block_of(raw)
         kind = block.type
@@ -240,7 +247,8 @@ class AnthropicReader:
         else:
             opened = _Open("call", self._calls)
             self._calls += 1
-            started = ToolCallStarted(index=opened.number, id=block.id, name=block.name)
+            call_id = self._ids.own(block.id, self._id, 0, opened.number, block.name)
+            started = ToolCallStarted(index=opened.number, id=call_id, name=block.name)
             out.append(content(started))
         # Servers that do not stream arguments give them here, whole.
         opened.value = "{}" if block.input is UNSET else bytes(block.input).decode()
@@ -325,7 +333,11 @@ def _event_of(data: bytes) -> _Event:
     try:
         return _EVENT.decode(data)
     except msgspec.ValidationError:
+        pass
+    try:
         return _EVENT.decode(without_nulls(data, _INPUT))
+    except msgspec.ValidationError:
+        return _EVENT.decode(without_nulls(data, _INPUT, AROUND))
 
 
 def _block_of(raw: Raw) -> _Block:

@@ -106,7 +106,7 @@ def _texts(value: Raw, target: Target) -> list[Raw | bytes]:
     elif len(texts) > limit:
         hint = (
             f"It is asked once for each text, and at most {limit} times "
-            "(gateway.limits.emulated_choices)."
+            "(gateway.limits.emulated_choices, or pool_per_origin where that is less)."
         )
     else:
         return [msgspec.json.encode(text) for text in texts]

@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.bedrock_answer import (
+    AROUND,
     ORIGIN,
     BedrockUsage,
     ServiceTier,
@@ -29,6 +30,7 @@ from tz_protocol.dialects.bedrock_errors import parse_error
 from tz_protocol.dialects.bedrock_request import NATIVE, RequestRenderer
 from tz_protocol.dialects.bedrock_stream import BedrockReader
 from tz_protocol.dialects.deltas import joined
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.dialects.links import links_unless
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
@@ -45,6 +47,7 @@ from tz_protocol.types.conversation import (
 )
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
+from tz_protocol.wire.json import without_nulls
 from tz_protocol.wire.sigv4 import escape_segment
 
 __all__ = ["BEDROCK", "REQUEST_ID"]
@@ -136,8 +139,8 @@ def parse_response(head: ResponseHead, body: bytes) -> Completion:
         UpstreamGarbled: It is not an answer of Converse.
     """
     try:
-        answer = _ANSWER.decode(body)
-        blocks = _blocks(answer.output.message.content)
+        answer = _answer_of(body)
+        blocks = _blocks(answer.output.message.content, head.get(REQUEST_ID) or "")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = "it is not an answer of Converse"
         raise UpstreamGarbled(message) from None
@@ -154,15 +157,33 @@ def parse_response(head: ResponseHead, body: bytes) -> Completion:
     )
 
 
-def _blocks(content: list[Raw]) -> list[Block]:
+_INPUT = frozenset({"input"})
+"""The member in which a null is the model's."""
+
+
+def _answer_of(body: bytes) -> _Answer:
+    try:
+        return _ANSWER.decode(body)
+    except msgspec.ValidationError:
+        return _ANSWER.decode(without_nulls(body, _INPUT, AROUND))
+
+
+def _blocks(content: list[Raw], answer_id: str) -> list[Block]:
     blocks: list[Block] = []
-    length = 0
+    ids = CallIds()
+    length = calls = 0
     for raw in content:
         block = _block(raw, length)
-        if block is not None:
-            blocks.append(block)
-            if isinstance(block, Text):
-                length += len(block.text)
+        if block is None:
+            continue
+        if isinstance(block, Text):
+            length += len(block.text)
+        elif isinstance(block, ToolCall):
+            call_id = ids.own(block.id, answer_id, 0, calls, block.name)
+            if call_id != block.id:
+                block = msgspec.structs.replace(block, id=call_id)
+            calls += 1
+        blocks.append(block)
     return blocks
 
 

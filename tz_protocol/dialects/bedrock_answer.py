@@ -16,9 +16,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.types.conversation import Citation, Finish, Finished, Thinking
-from tz_protocol.types.usage import Usage, both_of
+from tz_protocol.types.usage import Usage, both_of, count_of
 
 __all__ = [
+    "AROUND",
     "CLAUDE_FORMAT",
     "FORMAT",
     "ORIGIN",
@@ -66,11 +67,12 @@ def usage_of(usage: BedrockUsage | None) -> Usage | None:
     """Return the usage in OpenAI's sense, None if nothing was said."""
     if usage is None:
         return None
-    read, written = usage.cache_read_input_tokens, usage.cache_write_input_tokens
-    given, made = usage.input_tokens, usage.output_tokens
+    read = count_of(usage.cache_read_input_tokens)
+    written = count_of(usage.cache_write_input_tokens)
+    given, made = count_of(usage.input_tokens), count_of(usage.output_tokens)
     if given is not None:
         given += (read or 0) + (written or 0)
-    halves = both_of(given, made, usage.total_tokens)
+    halves = both_of(given, made, count_of(usage.total_tokens))
     if halves is None:
         return None
     return Usage(
@@ -81,6 +83,10 @@ def usage_of(usage: BedrockUsage | None) -> Usage | None:
         quality=halves[2],
     )
 
+
+AROUND = frozenset({"usage", "serviceTier"})
+"""Members that say something about the answer: if they are not what they should be, it
+is an answer all the same."""
 
 _TIERS = frozenset({"default", "flex", "priority"})
 

@@ -18,14 +18,14 @@ from msgspec import Raw
 
 from tz_protocol.dialects.base import Losses
 from tz_protocol.dialects.bedrock_errors import parse_error
-from tz_protocol.dialects.losses import permitted
+from tz_protocol.dialects.losses import POLICY_OPTION, permitted
 from tz_protocol.dialects.outbound import encode_body, outbound_dialect
 from tz_protocol.dialects.parameters import Handling
 from tz_protocol.dialects.vectors import FloatVectors, texts_of
 from tz_protocol.errors import InvalidRequest, UpstreamGarbled
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, count_of
 from tz_protocol.wire.json import NULL, encode_object
 from tz_protocol.wire.sigv4 import escape_segment
 
@@ -80,6 +80,13 @@ class _Request:
         message = f"The provider {self.target.provider} cannot express {name}. {reason}"
         return InvalidRequest(message, param=name, code="unsupported_parameter")
 
+    def refuse_dimensions(self) -> None:
+        """Refuse a choice of dimensions; returns if there is none, or if the operator
+        wants what means something left out too."""
+        policy = self.target.options.get(POLICY_OPTION)
+        if "dimensions" in self.given and policy not in ("warn", "drop"):
+            raise self.refusal("dimensions", "This model has vectors of one length.")
+
     def rest(self, fields: Fields, renames: dict[str, str]) -> None:
         """Add the client's other members that the model knows, and name the rest."""
         for name, value in self.given.items():
@@ -99,8 +106,7 @@ def _titan(request: _Request) -> Fields:
     if "embed-text-v2" in request.target.model:
         request.rest(fields, {"dimensions": "dimensions", "normalize": "normalize"})
         return fields
-    if "dimensions" in request.given:
-        raise request.refusal("dimensions", "This model has vectors of one length.")
+    request.refuse_dimensions()
     request.rest(fields, {})
     return fields
 
@@ -115,8 +121,8 @@ def _cohere(request: _Request) -> Fields:
     renames = {"input_type": "input_type", "truncate": "truncate"}
     if "embed-v4" in request.target.model:
         renames["dimensions"] = "output_dimension"
-    elif "dimensions" in request.given:
-        raise request.refusal("dimensions", "This model has vectors of one length.")
+    else:
+        request.refuse_dimensions()
     request.rest(fields, renames)
     return fields
 
@@ -184,11 +190,15 @@ def _parse_response(head: ResponseHead, body: bytes) -> FloatVectors:
     return FloatVectors(fields=fields, usage=usage, vectors=vectors)
 
 
+_DIGITS = 15
+"""Of the greatest count that a header may state."""
+
+
 def _usage(answer: _Answer, head: ResponseHead) -> Usage | None:
-    count = answer.input_text_token_count
+    count = count_of(answer.input_text_token_count)
     if count is None:
         stated = head.get(_TOKENS) or ""
-        if not stated.isascii() or not stated.isdigit():
+        if not stated.isascii() or not stated.isdigit() or len(stated) > _DIGITS:
             return None
         count = int(stated)
     return Usage(input_tokens=count, output_tokens=0)

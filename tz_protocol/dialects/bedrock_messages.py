@@ -21,10 +21,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.bedrock_answer import CLAUDE_FORMAT, FORMAT, ORIGIN
 from tz_protocol.dialects.bedrock_models import Family
-from tz_protocol.dialects.ids import legal_id
+from tz_protocol.dialects.ids import legal_id, legal_name
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import media_type_of
-from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, turns_of
+from tz_protocol.dialects.turns import NO_ARGUMENTS, Piece, Turn, trimmed, turns_of
 from tz_protocol.types.conversation import (
     Audio,
     CacheHint,
@@ -44,10 +44,13 @@ from tz_protocol.types.conversation import (
     Url,
 )
 
-__all__ = ["MessagesRenderer"]
+__all__ = ["TOOL_NAME", "MessagesRenderer"]
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """API_runtime_ToolUseBlock.html; colons and dots are newer than some models."""
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""API_runtime_ToolSpecification.html."""
 
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Raw])
 
@@ -90,6 +93,9 @@ class MessagesRenderer:
 
     def __init__(self, report: Report, family: Family) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
+        self._left_out: set[str] = set()
+        """Ids of calls that could not be said; nor can their results."""
         self._family = family
         self._names: set[str] = set()
         self.called: dict[str, None] = {}
@@ -103,10 +109,16 @@ class MessagesRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
-        system, turns, late = turns_of(messages)
+        self._messages = messages
+        system, turns, late, blank = turns_of(messages)
         for index in late:
             # It takes effect from the beginning instead of from here.
             self._report.drop(f"messages[{index}].role")
+        for index in blank:
+            self._report.drop(f"messages[{index}].content")
+        for path in trimmed(turns) if self._family.is_claude else ():
+            self._report.drop(path)
+        self._begin_with_user(turns)
         for index, message in enumerate(messages):
             if message.name is not UNSET:
                 self._report.handle("messages.name", f"messages[{index}].name")
@@ -120,7 +132,35 @@ class MessagesRenderer:
                 rendered[-1]["content"] += blocks
             else:
                 rendered.append({"role": turn.role, "content": blocks})
-        return self._blocks(system, "system"), rendered
+        return self._instructions(system), rendered
+
+    def _instructions(self, pieces: list[Piece]) -> list[Any]:
+        """Return the blocks of ``system``, which are texts."""
+        kept: list[Piece] = []
+        for piece in pieces:
+            if isinstance(piece.block, Image | Document | Audio):
+                self._report.refuse(piece.path(), "Its instructions are text only.")
+            else:
+                kept.append(piece)
+        return self._blocks(kept, "system")
+
+    def _begin_with_user(self, turns: list[Turn]) -> None:
+        """Refuse what the assistant says before anybody else, with its results."""
+        while turns and turns[0].role == "assistant":
+            self._refuse_opening(turns.pop(0).pieces)
+            if not turns:
+                return
+            pieces = turns[0].pieces
+            results = [one for one in pieces if type(one.block) is ToolResult]
+            self._refuse_opening(results)
+            pieces[:] = [one for one in pieces if type(one.block) is not ToolResult]
+            if not pieces:
+                del turns[0]
+
+    def _refuse_opening(self, pieces: list[Piece]) -> None:
+        reason = "The first message there must be one of the user."
+        for index in dict.fromkeys(piece.message for piece in pieces):
+            self._report.refuse(f"messages[{index}].role", reason)
 
     def cache_point(
         self, out: list[Any], hint: CacheHint | UnsetType, place: str, path: str
@@ -174,6 +214,9 @@ class MessagesRenderer:
     def _image(self, block: Image, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.image_url"
+        if self._is_answer(piece):
+            report.refuse(path, "Pictures are in messages of users and tools there.")
+            return None
         if block.detail is not UNSET and block.detail != "auto":
             report.handle("image_url.detail", f"{path}.detail")
         media_type, place = _located(source)
@@ -189,11 +232,16 @@ class MessagesRenderer:
     def _document(self, block: Document, piece: Piece) -> Any:
         report, source = self._report, block.source
         path = f"{piece.path()}.file"
+        if self._is_answer(piece):
+            report.refuse(path, "Files are in messages of users and tools there.")
+            return None
         if isinstance(source, FileId):
             report.handle("file.id", path, "Files are held by one provider only.")
             return None
         media_type, place = _located(source)
         if media_type in _IMAGES:
+            if block.name is not UNSET and block.name:
+                report.drop(f"{path}.filename")
             return {"image": {"format": _IMAGES[media_type], "source": place}}
         kind = _DOCUMENTS.get(media_type)
         if kind is None:
@@ -258,6 +306,7 @@ class MessagesRenderer:
         if block.is_custom:
             reason = "Calls of custom tools are OpenAI's own."
             self._report.handle("tools.custom", f"{message}.tool_calls", reason)
+            self._left_out.add(block.id)
             return None
         arguments = block.arguments
         if arguments.strip() not in NO_ARGUMENTS:
@@ -271,17 +320,23 @@ class MessagesRenderer:
                 raise self._report.invalid(f"{message}.tool_calls", text) from None
         else:
             arguments = "{}"
+        name = legal_name(block.name, TOOL_NAME, 64)
+        if name != block.name:
+            self._report.drop(f"{message}.tool_calls")
         self.has_tool_blocks = True
-        self.called[block.name] = None
+        self.called[name] = None
         return {
             "toolUse": {
                 "toolUseId": legal_id(block.id, _ID),
-                "name": block.name,
+                "name": name,
                 "input": Raw(arguments.encode()),
             }
         }
 
     def _result(self, block: ToolResult, piece: Piece) -> Any:
+        if block.call_id in self._left_out:
+            self._report.drop(f"messages[{piece.message}].content")
+            return None
         self.has_tool_blocks = True
         place = piece.message
         inner = [
@@ -303,9 +358,11 @@ class MessagesRenderer:
     def _opaque(self, block: Opaque, piece: Piece) -> Any:
         if block.dialect == ORIGIN:
             return block.value
-        reason = f"It does not know content of the type {block.kind}."
-        self._report.refuse(piece.path(), reason)
+        self._report.foreign(block, piece.path(), is_answer=self._is_answer(piece))
         return None
+
+    def _is_answer(self, piece: Piece) -> bool:
+        return self._messages[piece.message].role == "assistant"
 
 
 def _worded(turn: Turn) -> list[Piece]:

@@ -35,6 +35,9 @@ class Family:
     has_cache_ttl: bool = False
     takes_seals: bool = False
     """True if it takes its thoughts back with their signature."""
+    is_claude: bool = False
+    """True if it goes on from what it is told to have begun to say, white space at
+    its end aside."""
 
 
 _UNKNOWN = Family(takes_seals=True)
@@ -90,7 +93,7 @@ def family_of(model: str) -> Family:
 
 def _claude(model: str) -> Family:
     if not _CLAUDE.search(model):
-        return Family(top_k=("top_k",))
+        return Family(top_k=("top_k",), is_claude=True)
     generation = generation_of(model)
     is_cached = _UNCACHED_CLAUDE.search(model) is None
     places = ("system", "messages", "tools") if is_cached else ()
@@ -102,4 +105,5 @@ def _claude(model: str) -> Family:
         caches=frozenset(places),
         has_cache_ttl=is_cached,
         takes_seals=True,
+        is_claude=True,
     )

@@ -21,12 +21,11 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
-from tz_protocol.dialects.bedrock_messages import MessagesRenderer
+from tz_protocol.dialects.bedrock_messages import TOOL_NAME, MessagesRenderer
 from tz_protocol.dialects.bedrock_models import family_of
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.parameters import column
 from tz_protocol.dialects.schemas import EMPTY_OBJECT, as_object, closed
-from tz_protocol.errors import InvalidRequest
 from tz_protocol.types.conversation import (
     CacheHint,
     Conversation,
@@ -54,6 +53,9 @@ NATIVE = frozenset(
 )
 """Members of the vendor's own format that are handed on as the client wrote them."""
 
+_NATIVE_AND_THINKING = NATIVE | {"thinking"}
+"""For the models that are told of it in Anthropic's words."""
+
 _COLUMN = column("bedrock")
 
 _MIN_BUDGET = 1_024
@@ -68,6 +70,9 @@ _BUDGETS = {
     "max": 32_768,
 }
 """For models that are told how many tokens to think for; the same as at Anthropic."""
+
+_LEAST_TOP_P = 0.95
+"""Claude's, while thinking: claude-messages-extended-thinking.html."""
 
 _EFFORTS = {
     "minimal": "low",
@@ -103,9 +108,11 @@ class RequestRenderer:
     """
 
     def __init__(self, conversation: Conversation, target: Target) -> None:
-        self.report = Report(target, conversation, _COLUMN, NATIVE)
-        self._conversation = conversation
         self._family = family_of(target.model)
+        is_adaptive = self._family.thinking == "adaptive"
+        native = _NATIVE_AND_THINKING if is_adaptive else NATIVE
+        self.report = Report(target, conversation, _COLUMN, native)
+        self._conversation = conversation
         self._renderer = MessagesRenderer(self.report, self._family)
         self._fields: dict[str, Any] = {}
         self._inference: dict[str, Any] = {}
@@ -120,8 +127,7 @@ class RequestRenderer:
         conversation, fields = self._conversation, self._fields
         system, turns = self._renderer.render(conversation.messages)
         if not turns:
-            message = "messages must hold at least one that is not a system message."
-            raise InvalidRequest(message, param="messages", code="invalid_value")
+            raise self.report.silent()
         if system:
             fields["system"] = system
         self._cache_all(turns[-1]["content"])
@@ -218,16 +224,23 @@ class RequestRenderer:
         for index, tool in enumerate(self._conversation.tools):
             path = f"tools[{index}]"
             if isinstance(tool, FunctionTool):
-                if not allowed or tool.name in allowed:
+                if (not allowed or tool.name in allowed) and self._is_legal(path, tool):
                     tools.append(self._function(path, tool))
                     hint_path = f"{path}.cache_control"
                     self._renderer.cache_point(tools, tool.cache, "tools", hint_path)
             elif isinstance(tool, CustomTool):
                 reason = "Custom tools are OpenAI's own."
                 self.report.handle("tools.custom", path, reason)
-            else:
+            elif not allowed:
                 self._native_tool(path, tool, tools)
         return tools
+
+    def _is_legal(self, path: str, tool: FunctionTool) -> bool:
+        if TOOL_NAME.fullmatch(tool.name):
+            return True
+        reason = "Its tools have names of up to 64 letters, digits, _ and -."
+        self.report.refuse(f"{path}.function.name", reason)
+        return False
 
     def _native_tool(self, path: str, tool: ProviderTool, tools: list[Any]) -> None:
         """Converse's own kinds, as ``{"type": "systemTool", "systemTool": {...}}``."""
@@ -310,6 +323,10 @@ class RequestRenderer:
             "thinking",
         )
         if effort == "none" or budget == 0:
+            is_worded = effort == "none"
+            self.report.contradiction(
+                reasoning, kept="effort" if is_worded else "budget"
+            )
             if kind == "adaptive":
                 self._more["thinking"] = _DISABLED
             elif kind == "effort":
@@ -320,8 +337,13 @@ class RequestRenderer:
             words = ", ".join(["none", *_EFFORTS])
             message = f"reasoning_effort must be one of {words}."
             raise self.report.invalid("reasoning_effort", message)
+        if kind != "adaptive" or "thinking" not in self._conversation.given:
+            self.report.contradiction(reasoning, kept="effort")
         if kind == "budget":
             self._budget(_BUDGETS[effort] if effort is not UNSET else budget, name)
+            made = self._more.get("thinking", {}).get("budget_tokens", budget)
+            if effort is UNSET and budget is not UNSET and made != budget:
+                self.report.drop(name)
         elif kind == "adaptive":
             self._adaptive(effort, name)
         elif kind == "none" or (effort is UNSET and budget is not UNSET):
@@ -361,9 +383,25 @@ class RequestRenderer:
             is_claudes = reasoning is not UNSET and (
                 reasoning.budget_tokens is not UNSET or reasoning.is_adaptive
             )
-            self._think(_ADAPTIVE if raw is None or not is_claudes else raw)
+            has_own = raw is not None and is_claudes
+            self._think(raw if has_own else _ADAPTIVE)
+            if not has_own and effort is UNSET and self._has_budget():
+                # Such a model decides for itself how long it thinks.
+                self.report.drop(name)
         elif effort is UNSET:
             self.report.drop(name)
+
+    def _has_budget(self) -> bool:
+        reasoning = self._conversation.reasoning
+        return reasoning is not UNSET and reasoning.budget_tokens is not UNSET
+
+    def _is_in_loop_without_thought(self) -> bool:
+        """Return whether the conversation stands between calls and an answer, and the
+        calls came without a sealed thought: Claude refuses to think then."""
+        turns = self._fields["messages"]
+        if len(turns) < 2 or "toolResult" not in turns[-1]["content"][0]:
+            return False
+        return "reasoningContent" not in turns[-2]["content"][0]
 
     def _budget(self, budget: Any, name: str) -> None:
         if budget is UNSET:
@@ -374,8 +412,13 @@ class RequestRenderer:
             # The limit holds for thoughts and answer together; a quarter is left for
             # the answer, and the least budget if there is room for one at all.
             budget = max(_MIN_BUDGET, min(budget, limit * 3 // 4))
-        if self._forces_tool or (limit is not UNSET and budget >= limit):
-            # A model that must call a tool cannot think first.
+        if (
+            self._forces_tool
+            or (limit is not UNSET and budget >= limit)
+            or self._is_in_loop_without_thought()
+        ):
+            # A model that must call a tool cannot think first, and one that did not
+            # think before its calls cannot think after them.
             self.report.drop(name)
         else:
             self._think({"type": "enabled", "budget_tokens": budget})
@@ -385,27 +428,31 @@ class RequestRenderer:
         self._is_thinking = True
 
     def _sampling(self) -> None:
-        """``temperature`` goes from 0 to 1, and is not to be set while thinking."""
+        """``temperature`` goes from 0 to 1, and is 1 while thinking."""
         inference, report, family = self._inference, self.report, self._family
         parameters = self._conversation.parameters
         temperature, top_p = report.number("temperature"), report.number("top_p")
+        if top_p is not None and top_p != 1:
+            if self._has_no_sampling or (
+                self._is_thinking and family.is_claude and top_p < _LEAST_TOP_P
+            ):
+                report.drop("top_p")
+            else:
+                inference["topP"] = parameters["top_p"]
+        is_exclusive = family.has_exclusive_sampling and "topP" in inference
         if temperature is not None:
-            if self._is_thinking:
-                if temperature != 1 or self._has_no_sampling:
-                    report.drop("temperature")
+            if self._has_no_sampling or (self._is_thinking and temperature != 1):
+                report.drop("temperature")
             elif temperature > 1:
                 report.drop("temperature")
                 inference["temperature"] = 1
-            else:
+            elif temperature != 1 or not is_exclusive:
+                # 1 is what Claude takes it for where it is not said.
                 inference["temperature"] = parameters["temperature"]
-        if top_p is not None and top_p != 1:
-            if self._has_no_sampling:
-                report.drop("top_p")
-            elif "temperature" in inference and family.has_exclusive_sampling:
-                reason = "This model takes temperature or top_p, not both."
-                report.refuse("top_p", reason)
-            else:
-                inference["topP"] = parameters["top_p"]
+        if is_exclusive and "temperature" in inference:
+            reason = "This model takes temperature or top_p, not both."
+            report.refuse("top_p", reason)
+            del inference["topP"]
         if report.number("top_k") is None:
             return
         if not family.top_k:

@@ -11,6 +11,7 @@ API_runtime_ConverseStreamOutput.html.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ from tz_protocol.dialects.bedrock_answer import (
 )
 from tz_protocol.dialects.bedrock_errors import error_in_stream
 from tz_protocol.dialects.deltas import content, finished, lifecycle
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -151,6 +153,7 @@ class BedrockReader:
         self._is_started = False
         self._open: dict[int, _Open] = {}
         self._calls = 0
+        self._ids = CallIds()
         self._thoughts = 0
         self._length = 0
         """Characters of text so far."""
@@ -205,7 +208,8 @@ class BedrockReader:
             self._finish(out)
 
     def _metadata(self, payload: bytes, out: Out) -> None:
-        self._usage = _METADATA.decode(payload).usage
+        with contextlib.suppress(msgspec.ValidationError):
+            self._usage = _METADATA.decode(payload).usage
         self._has_metadata = True
         if self._has_reason:
             self._finish(out)
@@ -226,6 +230,8 @@ class BedrockReader:
         use = _START.decode(event.start).tool_use
         if not self._is_started:
             self._start(out)
+        if (unclosed := self._open.pop(event.content_block_index, None)) is not None:
+            self._close(unclosed, out)
         if use is None:
             value = _OBJECT.decode(event.start)
             if not value:
@@ -241,9 +247,9 @@ class BedrockReader:
         else:
             opened = _Open("call", self._calls)
             self._calls += 1
-            call = ToolCallStarted(
-                index=opened.number, id=use.tool_use_id, name=use.name
-            )
+            number = opened.number
+            call_id = self._ids.own(use.tool_use_id, self._id, 0, number, use.name)
+            call = ToolCallStarted(index=number, id=call_id, name=use.name)
             out.append(content(call))
         self._open[event.content_block_index] = opened
 

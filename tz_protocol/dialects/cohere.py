@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw
 
 from tz_protocol.dialects.base import Decoder, Losses
 from tz_protocol.dialects.cohere_answer import (
+    AROUND,
     ORIGIN,
     CohereUsage,
     failure_of,
@@ -27,7 +28,7 @@ from tz_protocol.dialects.cohere_answer import (
 from tz_protocol.dialects.cohere_request import ANSWER_TOOL, NATIVE, RequestRenderer
 from tz_protocol.dialects.cohere_stream import CohereReader
 from tz_protocol.dialects.deltas import joined
-from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.dialects.openai_conversation import conversation_of
 from tz_protocol.dialects.outbound import encode_body, encode_others, outbound_dialect
 from tz_protocol.dialects.parameters import told
@@ -44,6 +45,7 @@ from tz_protocol.types.conversation import (
 )
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
+from tz_protocol.wire.json import without_nulls
 
 __all__ = ["COHERE_CHAT"]
 
@@ -108,7 +110,7 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 def _parse_response(head: ResponseHead, body: bytes) -> Completion:
     del head
     try:
-        answer = _ANSWER.decode(body)
+        answer = _answer_of(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise stated_error(body) from None
     failure = failure_of(answer.finish_reason)
@@ -118,6 +120,7 @@ def _parse_response(head: ResponseHead, body: bytes) -> Completion:
     blocks = _content(message)
     if message.tool_plan:
         blocks.append(Thinking(text=message.tool_plan))
+    ids = CallIds()
     calls = 0
     for call in message.tool_calls or ():
         function = call.function or _Function()
@@ -125,7 +128,7 @@ def _parse_response(head: ResponseHead, body: bytes) -> Completion:
         if function.name == ANSWER_TOOL:
             blocks.append(Text(arguments))
             continue
-        call_id = call.id or minted_id(answer_id, 0, calls, function.name)
+        call_id = ids.own(call.id, answer_id, 0, calls, function.name)
         blocks.append(ToolCall(id=call_id, name=function.name, arguments=arguments))
         calls += 1
     end = finish_of(answer.finish_reason, has_calls=calls > 0)
@@ -133,6 +136,13 @@ def _parse_response(head: ResponseHead, body: bytes) -> Completion:
         content=joined(blocks), finish=end.finish, native_finish=end.native_finish
     )
     return Completion(choices=(choice,), usage=usage_of(answer.usage), id=answer_id)
+
+
+def _answer_of(body: bytes) -> _Answer:
+    try:
+        return _ANSWER.decode(body)
+    except msgspec.ValidationError:
+        return _ANSWER.decode(without_nulls(body, dropped=AROUND))
 
 
 def _content(message: _Message) -> list[Block]:

@@ -17,10 +17,11 @@ from tz_protocol.dialects import openai_errors
 from tz_protocol.errors import UpstreamGarbled, UpstreamRefused
 from tz_protocol.types.conversation import Citation, Finish, Finished, Opaque
 from tz_protocol.types.http import ResponseHead
-from tz_protocol.types.usage import Usage, both_of
+from tz_protocol.types.usage import Usage, both_of, count_of
 from tz_protocol.wire.json import value_of
 
 __all__ = [
+    "AROUND",
     "ORIGIN",
     "CohereUsage",
     "failure_of",
@@ -56,10 +57,6 @@ class CohereUsage(msgspec.Struct):
     """Within ``tokens.input_tokens``."""
 
 
-def _whole(count: float | None) -> int | None:
-    return None if count is None else int(count)
-
-
 def usage_of(usage: CohereUsage | None) -> Usage | None:
     """Return the neutral usage, None if the vendor did not say."""
     if usage is None:
@@ -67,17 +64,21 @@ def usage_of(usage: CohereUsage | None) -> Usage | None:
     for counts in (usage.tokens, usage.billed_units):
         if counts is None:
             continue
-        halves = both_of(_whole(counts.input_tokens), _whole(counts.output_tokens))
+        halves = both_of(count_of(counts.input_tokens), count_of(counts.output_tokens))
         if halves is not None:
-            cached, thought = usage.cached_tokens, counts.reasoning_tokens
             return Usage(
                 input_tokens=halves[0],
                 output_tokens=halves[1],
                 quality=halves[2],
-                cache_read_tokens=None if cached is None else int(cached),
-                reasoning_tokens=None if thought is None else int(thought),
+                cache_read_tokens=count_of(usage.cached_tokens),
+                reasoning_tokens=count_of(counts.reasoning_tokens),
             )
     return None
+
+
+AROUND = frozenset({"usage"})
+"""Members that say something about the answer: if they are not what they should be, it
+is an answer all the same."""
 
 
 # -- ends -----------------------------------------------------------------------

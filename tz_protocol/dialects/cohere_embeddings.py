@@ -20,7 +20,7 @@ from tz_protocol.dialects.parameters import Handling
 from tz_protocol.errors import InvalidRequest, UpstreamGarbled
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, count_of
 from tz_protocol.wire.json import NULL, encode_object, kind_of_value
 
 __all__ = ["COHERE_EMBEDDINGS", "INPUT_TYPE_OPTION"]
@@ -147,10 +147,11 @@ def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
 
 def _usage(meta: _Meta | None) -> Usage | None:
     units = None if meta is None else meta.billed_units
-    if units is None or units.input_tokens is None:
+    count = None if units is None else count_of(units.input_tokens)
+    if units is None or count is None:
         return None
-    count = int(units.input_tokens) + int(units.image_tokens or 0)
-    return Usage(input_tokens=count, output_tokens=0)
+    images = count_of(units.image_tokens) or 0
+    return Usage(input_tokens=count + images, output_tokens=0)
 
 
 COHERE_EMBEDDINGS = outbound_dialect(

@@ -49,6 +49,9 @@ class MessagesRenderer:
 
     def __init__(self, report: Report, *, is_thinker: bool) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
+        self._left_out: set[str] = set()
+        """Ids of calls that could not be said; nor can their results."""
         self._is_thinker = is_thinker
         self._calls: list[dict[str, Any]] = []
         self._plan: list[str] = []
@@ -61,6 +64,7 @@ class MessagesRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
+        self._messages = messages
         out: list[dict[str, Any]] = []
         for index, message in enumerate(messages):
             if message.name is not UNSET:
@@ -76,6 +80,8 @@ class MessagesRenderer:
                     # developer is OpenAI's newer word for system.
                     said = "user" if role == "user" else "system"
                     out.append({"role": said, "content": _plain(content)})
+                else:
+                    self._report.drop(f"messages[{index}].content")
         return out
 
     # -- whole messages -----------------------------------------------------------
@@ -86,7 +92,10 @@ class MessagesRenderer:
         for place, block in enumerate(message.content):
             piece = Piece(index, place, block)
             if type(block) is ToolResult:
-                out.append(self._result(block, piece))
+                if block.call_id in self._left_out:
+                    self._report.drop(f"messages[{index}].content")
+                else:
+                    out.append(self._result(block, piece))
             else:
                 self._add(block, piece, others)
         if others:
@@ -129,6 +138,8 @@ class MessagesRenderer:
             made["citations"] = self._citations
         if content or self._calls:
             out.append(made)
+        else:
+            self._report.drop(f"messages[{index}].content")
 
     # -- blocks -------------------------------------------------------------------
 
@@ -198,6 +209,7 @@ class MessagesRenderer:
         if block.is_custom:
             reason = "Calls of custom tools are OpenAI's own."
             self._report.handle("tools.custom", where, reason)
+            self._left_out.add(block.id)
             return None
         arguments = block.arguments.strip()
         if arguments in NO_ARGUMENTS:
@@ -227,8 +239,8 @@ class MessagesRenderer:
 
     def _opaque(self, block: Opaque, piece: Piece) -> Any:
         if block.dialect != ORIGIN:
-            reason = f"It does not know content of the type {block.kind}."
-            self._report.refuse(piece.path(), reason)
+            is_answer = self._messages[piece.message].role == "assistant"
+            self._report.foreign(block, piece.path(), is_answer=is_answer)
             return None
         if block.kind == "citation":
             self._citations.append(block.value)

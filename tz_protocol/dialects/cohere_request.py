@@ -19,7 +19,6 @@ from tz_protocol.dialects.cohere_messages import MessagesRenderer
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.parameters import column
 from tz_protocol.dialects.schemas import as_object
-from tz_protocol.errors import InvalidRequest
 from tz_protocol.types.conversation import (
     Conversation,
     CustomTool,
@@ -80,6 +79,7 @@ _PASSED = (("seed", "seed"), ("top_k", "k"))
 
 _ANY_OBJECT = Raw(b'{"type":"object","additionalProperties":true}')
 
+_THINKING_MEMBERS = frozenset({"type", "budget_tokens", "token_budget"})
 _THINKING = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -107,8 +107,7 @@ class RequestRenderer:
         renderer = MessagesRenderer(self.report, is_thinker=self._is_thinker)
         messages = renderer.render(conversation.messages)
         if not messages:
-            message = "messages must hold at least one that has content."
-            raise InvalidRequest(message, param="messages", code="invalid_value")
+            raise self.report.silent()
         fields["messages"] = messages
         if conversation.max_tokens is not UNSET:
             fields["max_tokens"] = conversation.max_tokens
@@ -188,6 +187,8 @@ class RequestRenderer:
             made: dict[str, Any] = {"type": "json_object"}
             if schema is not None:
                 made["json_schema"] = schema
+            if shape.description is not UNSET and shape.description:
+                self.report.drop("response_format.json_schema.description")
             fields["response_format"] = made
             return
         choice = self._conversation.tool_choice
@@ -225,7 +226,10 @@ class RequestRenderer:
                 names = ("reasoning_effort", "reasoning", "thinking")
                 for name in (name for name in names if name in given):
                     self.report.drop(name)
-        elif is_off:
+            return
+        is_worded = budget is UNSET or (effort == "none" and budget != 0)
+        self.report.contradiction(reasoning, kept="effort" if is_worded else "budget")
+        if is_off:
             self._fields["thinking"] = {"type": "disabled"}
         else:
             self._think(effort, budget)
@@ -237,8 +241,11 @@ class RequestRenderer:
         elif effort is not UNSET and (most := _EFFORTS[effort]) is not None:
             made["token_budget"] = most
         raw = self._conversation.parameters.get("thinking")
-        if raw is not None and "token_budget" in (own := _THINKING.decode(raw)):
+        own = {} if raw is None else _THINKING.decode(raw)
+        if "token_budget" in own:
             made["token_budget"] = own["token_budget"]
+        for name in own.keys() - _THINKING_MEMBERS:
+            self.report.drop(f"thinking.{name}")
         self._fields["thinking"] = made
 
     def _sampling(self) -> None:

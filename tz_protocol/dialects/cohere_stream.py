@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.dialects.cohere_answer import (
+    AROUND,
     CohereUsage,
     failure_of,
     finish_of,
@@ -26,7 +27,7 @@ from tz_protocol.dialects.cohere_answer import (
 )
 from tz_protocol.dialects.cohere_request import ANSWER_TOOL
 from tz_protocol.dialects.deltas import content, finished, lifecycle
-from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -44,6 +45,7 @@ from tz_protocol.types.stream import (
     StreamFailed,
     StreamSkipped,
 )
+from tz_protocol.wire.json import without_nulls
 from tz_protocol.wire.sse import SseEvent
 
 __all__ = ["CohereReader"]
@@ -103,12 +105,13 @@ class CohereReader:
         self._length = 0
         self._open: dict[int, _Call] = {}
         self._calls = 0
+        self._ids = CallIds()
 
     def read(self, event: SseEvent, out: Out) -> None:
         """Append what *event* stands for."""
         data = event.data
         try:
-            value = _EVENT.decode(data)
+            value = _event_of(data)
         except msgspec.ValidationError:
             out.append(StreamSkipped("an event has members of unknown types"))
             return
@@ -211,14 +214,16 @@ class CohereReader:
             return
         name = str(function.get("name", ""))
         index = event.index or 0
+        self._close(index, out)
         if name == ANSWER_TOOL:
             self._open[index] = _Call(-1)
         else:
             number = self._calls
             self._calls += 1
             self._open[index] = _Call(number)
-            own = value.get("id")
-            call_id = str(own) if own else minted_id(self._id, 0, number, name)
+            stated = value.get("id")
+            own = str(stated) if stated else ""
+            call_id = self._ids.own(own, self._id, 0, number, name)
             started = ToolCallStarted(index=number, id=call_id, name=name)
             out.append(content(started))
         self._arguments(index, function.get("arguments"), out)
@@ -251,6 +256,13 @@ class CohereReader:
 
     def _nothing(self, event: _Event, out: Out) -> None:
         """Nothing: it says that something ended, as what follows does."""
+
+
+def _event_of(data: bytes) -> _Event:
+    try:
+        return _EVENT.decode(data)
+    except msgspec.ValidationError:
+        return _EVENT.decode(without_nulls(data, dropped=AROUND))
 
 
 def _message(event: _Event) -> _Message:

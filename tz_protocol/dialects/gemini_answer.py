@@ -17,9 +17,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tz_protocol.types.conversation import Citation, Finish, Finished
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, count_of
 
 __all__ = [
+    "AROUND",
     "CitationMetadata",
     "GeminiUsage",
     "GroundingMetadata",
@@ -58,15 +59,20 @@ def usage_of(usage: GeminiUsage | None) -> Usage | None:
     ):
         # Vertex says only the kind of traffic until the last chunk.
         return None
-    thoughts = usage.thoughtsTokenCount
+    thoughts = count_of(usage.thoughtsTokenCount)
+    given = count_of(usage.promptTokenCount) or 0
+    made = count_of(usage.candidatesTokenCount) or 0
     return Usage(
-        input_tokens=(usage.promptTokenCount or 0)
-        + (usage.toolUsePromptTokenCount or 0),
-        output_tokens=(usage.candidatesTokenCount or 0) + (thoughts or 0),
-        cache_read_tokens=usage.cachedContentTokenCount,
+        input_tokens=given + (count_of(usage.toolUsePromptTokenCount) or 0),
+        output_tokens=made + (thoughts or 0),
+        cache_read_tokens=count_of(usage.cachedContentTokenCount),
         reasoning_tokens=thoughts,
     )
 
+
+AROUND = frozenset({"usageMetadata", "citationMetadata", "logprobsResult"})
+"""Members that say something about the answer: if they are not what they should be, it
+is an answer all the same."""
 
 _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from tz_protocol.dialects.gemini_models import Generation
+from tz_protocol.dialects.ids import legal_name
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.media import media_type_of
 from tz_protocol.dialects.openai_parts import MEDIA_TYPES
@@ -39,7 +40,7 @@ from tz_protocol.types.conversation import (
     Url,
 )
 
-__all__ = ["FORMAT", "ORIGIN", "UNSIGNED", "ContentsRenderer"]
+__all__ = ["FORMAT", "ORIGIN", "TOOL_NAME", "UNSIGNED", "ContentsRenderer"]
 
 ORIGIN = "gemini"
 """Name of the format in which blocks that only it knows are kept."""
@@ -50,6 +51,9 @@ FORMAT = "google-gemini-v1"
 UNSIGNED = "skip_thought_signature_validator"
 """What the vendor takes as the signature of a call that another model made
 (https://ai.google.dev/gemini-api/docs/thought-signatures, "FAQs")."""
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_.:-]{1,128}")
+"""https://ai.google.dev/api/caching, "FunctionDeclaration"."""
 
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Raw])
 _OWN_ID = re.compile(r"[A-Za-z0-9]{8}")
@@ -84,6 +88,9 @@ class ContentsRenderer:
         self, report: Report, generation: Generation, *, has_any_id: bool
     ) -> None:
         self._report = report
+        self._messages: tuple[Message, ...] = ()
+        self._left_out: set[str] = set()
+        """Ids of calls that could not be said; nor can their results."""
         self._generation = generation
         self._has_any_id = has_any_id
         self._names: dict[str, str] = {}
@@ -106,10 +113,13 @@ class ContentsRenderer:
         Raises:
             InvalidRequest: A block cannot be said.
         """
-        system, turns, late = turns_of(messages)
+        self._messages = messages
+        system, turns, late, blank = turns_of(messages)
         for index in late:
             # It takes effect from the beginning instead of from here.
             self._report.drop(f"messages[{index}].role")
+        for index in blank:
+            self._report.drop(f"messages[{index}].content")
         for index, message in enumerate(messages):
             if message.name is not UNSET:
                 self._report.handle("messages.name", f"messages[{index}].name")
@@ -271,6 +281,7 @@ class ContentsRenderer:
         if block.is_custom:
             reason = "Calls of custom tools are OpenAI's own."
             self._report.handle("tools.custom", f"{message}.tool_calls", reason)
+            self._left_out.add(block.id)
             return None
         self._flush(out)
         arguments = block.arguments
@@ -286,7 +297,11 @@ class ContentsRenderer:
                 raise self._report.invalid(where, text) from None
         else:
             arguments = "{}"
-        call: dict[str, Any] = {"name": block.name, "args": Raw(arguments.encode())}
+        name = legal_name(block.name, TOOL_NAME, 128)
+        if name != block.name:
+            self._report.drop(f"{message}.tool_calls")
+            self._names[block.id] = name
+        call: dict[str, Any] = {"name": name, "args": Raw(arguments.encode())}
         if self._says_id(block.id):
             call["id"] = block.id
         made: dict[str, Any] = {"functionCall": call}
@@ -303,6 +318,9 @@ class ContentsRenderer:
 
     def _result(self, block: ToolResult, piece: Piece, out: list[Any]) -> Any:
         message = f"messages[{piece.message}]"
+        if block.call_id in self._left_out:
+            self._report.drop(f"{message}.content")
+            return None
         name = self._names.get(block.call_id)
         if name is None:
             path = f"{message}.tool_call_id"
@@ -341,9 +359,11 @@ class ContentsRenderer:
     def _opaque(self, block: Opaque, piece: Piece, out: list[Any]) -> Any:
         if block.dialect == ORIGIN:
             return None if block.kind in _NOT_PARTS else block.value
-        reason = f"It does not know content of the type {block.kind}."
-        self._report.refuse(piece.path(), reason)
+        self._report.foreign(block, piece.path(), is_answer=self._is_answer(piece))
         return None
+
+    def _is_answer(self, piece: Piece) -> bool:
+        return self._messages[piece.message].role == "assistant"
 
 
 def _file(uri: str, name: str, usual: str) -> dict[str, Any]:

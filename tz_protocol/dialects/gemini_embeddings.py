@@ -26,7 +26,7 @@ from tz_protocol.dialects.vectors import FloatVectors, texts_of
 from tz_protocol.errors import InvalidRequest, UpstreamError, UpstreamGarbled
 from tz_protocol.types.http import HttpRequest, ResponseHead
 from tz_protocol.types.request import ParsedRequest, Target
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, count_of
 from tz_protocol.wire.json import NULL, encode_object
 
 __all__ = ["GEMINI_EMBEDDINGS", "VERTEX_EMBEDDINGS"]
@@ -169,8 +169,9 @@ def _parse_vertex(head: ResponseHead, body: bytes) -> FloatVectors:
     return _made([one.values for one in found], count)
 
 
-def _made(vectors: Sequence[Raw], count: int | None) -> FloatVectors:
+def _made(vectors: Sequence[Raw], stated: int | None) -> FloatVectors:
     fields: dict[str, Raw] = {}
+    count = count_of(stated)
     if count is not None:
         number = b"%d" % count
         counts = {"prompt_tokens": number, "total_tokens": number}

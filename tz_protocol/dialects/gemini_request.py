@@ -20,11 +20,10 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
-from tz_protocol.dialects.gemini_contents import ContentsRenderer
+from tz_protocol.dialects.gemini_contents import TOOL_NAME, ContentsRenderer
 from tz_protocol.dialects.gemini_models import Generation, generation_of
 from tz_protocol.dialects.losses import Report
 from tz_protocol.dialects.parameters import column
-from tz_protocol.errors import InvalidRequest
 from tz_protocol.types.conversation import (
     Conversation,
     CustomTool,
@@ -144,8 +143,7 @@ class RequestRenderer:
         )
         system, contents = renderer.render(conversation.messages)
         if not contents:
-            message = "messages must hold at least one that is not a system message."
-            raise InvalidRequest(message, param="messages", code="invalid_value")
+            raise self.report.silent()
         fields: dict[str, Any] = {"contents": contents}
         if system:
             fields["systemInstruction"] = {"parts": system}
@@ -192,9 +190,13 @@ class RequestRenderer:
             if name in parameters:
                 report.number(name)
                 config[theirs] = parameters[name]
-        if parameters.get("logprobs") == _TRUE:
+        tops = parameters.get("top_logprobs")
+        is_wanted = parameters.get("logprobs") == _TRUE
+        if not is_wanted and report.number("top_logprobs"):
+            report.drop("top_logprobs")
+        if is_wanted:
             config["responseLogprobs"] = True
-            if (tops := parameters.get("top_logprobs")) is not None:
+            if tops is not None:
                 report.number("top_logprobs")
                 config["logprobs"] = tops
         if (raw := parameters.get("modalities")) is not None:
@@ -225,7 +227,8 @@ class RequestRenderer:
         tools: list[Any] = []
         for index, tool in enumerate(conversation.tools):
             if isinstance(tool, FunctionTool):
-                functions.append(self._function(index, tool))
+                if self._is_legal(index, tool):
+                    functions.append(self._function(index, tool))
             elif isinstance(tool, CustomTool):
                 reason = "Custom tools are OpenAI's own."
                 report.handle("tools.custom", f"tools[{index}]", reason)
@@ -237,6 +240,13 @@ class RequestRenderer:
         if functions:
             tools.insert(0, {"functionDeclarations": functions})
         return tools, calling
+
+    def _is_legal(self, index: int, tool: FunctionTool) -> bool:
+        if TOOL_NAME.fullmatch(tool.name):
+            return True
+        reason = "Its tools have names of up to 128 letters, digits and any of _.:-."
+        self.report.refuse(f"tools[{index}].function.name", reason)
+        return False
 
     def _function(self, index: int, tool: FunctionTool) -> dict[str, Any]:
         if tool.name == ANSWER_TOOL:
@@ -307,6 +317,8 @@ class RequestRenderer:
             self._config["responseMimeType"] = "application/json"
             if has_schema:
                 self._config["responseJsonSchema"] = schema
+            if shape.description is not UNSET and shape.description:
+                self.report.drop("response_format.json_schema.description")
             if mode == "NONE" and not self._generation.has_json_with_tools:
                 # Older models refuse the two together, called or not.
                 functions.clear()
@@ -342,9 +354,13 @@ class RequestRenderer:
                 self.report.drop(name)
             return
         config: dict[str, Any]
+        is_worded = budget is UNSET or (effort == "none" and budget != 0)
+        self.report.contradiction(reasoning, kept="effort" if is_worded else "budget")
         if is_off:
             config = self._least(name)
         elif budget is not UNSET:
+            given = self._conversation.given
+            name = "thinking" if "thinking" in given else "reasoning"
             config = {"thinkingBudget": self._within(budget, name)}
         elif generation.thinking == "budget":
             # -1: as many as the model sees fit.
@@ -378,9 +394,10 @@ class RequestRenderer:
         generation = self._generation
         if generation.thinking == "level":
             return budget
-        if budget < generation.min_budget:
+        kept = max(generation.min_budget, min(budget, generation.max_budget))
+        if kept != budget:
             self.report.drop(name)
-        return max(generation.min_budget, min(budget, generation.max_budget))
+        return kept
 
 
 def _nearest(level: str, levels: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw, UnsetType
 from tz_protocol.dialects.anthropic_request import ANSWER_TOOL
 from tz_protocol.dialects.deltas import content, finished, lifecycle
 from tz_protocol.dialects.gemini_answer import (
+    AROUND,
     CitationMetadata,
     GeminiUsage,
     GroundingMetadata,
@@ -32,7 +33,7 @@ from tz_protocol.dialects.gemini_answer import (
 from tz_protocol.dialects.gemini_contents import FORMAT, ORIGIN
 from tz_protocol.dialects.gemini_errors import error_of
 from tz_protocol.dialects.gemini_partial import Arguments, PartialArgument
-from tz_protocol.dialects.ids import minted_id
+from tz_protocol.dialects.ids import CallIds
 from tz_protocol.errors import UpstreamBroken, UpstreamGarbled
 from tz_protocol.types.conversation import (
     ArgumentsDelta,
@@ -131,6 +132,7 @@ class _Choice:
         "arguments",
         "calls",
         "groundings",
+        "ids",
         "index",
         "reason",
         "recitations",
@@ -147,6 +149,7 @@ class _Choice:
         self.thoughts = 0
         """How many have."""
         self.calls = 0
+        self.ids = CallIds()
         self.arguments: Arguments | None = None
         """Of the call that has not ended; it is the last of ``calls``."""
         self.reason: str | int | None = None
@@ -362,7 +365,7 @@ class GeminiReader:
         is_open = call.willContinue or bool(call.partialArgs)
         started = ToolCallStarted(
             index=number,
-            id=call.id or minted_id(self._id, choice.index, number, call.name),
+            id=choice.ids.own(call.id, self._id, choice.index, number, call.name),
             name=call.name,
             arguments="" if is_open else _arguments(call.args),
             signature=seal or UNSET,
@@ -400,8 +403,13 @@ def _response_of(data: bytes) -> tuple[bytes, _Response]:
     try:
         return data, _RESPONSE.decode(data)
     except msgspec.ValidationError:
-        data = without_nulls(data, _ARGUMENTS)
-    return data, _RESPONSE.decode(data)
+        pass
+    try:
+        made = without_nulls(data, _ARGUMENTS)
+        return made, _RESPONSE.decode(made)
+    except msgspec.ValidationError:
+        made = without_nulls(data, _ARGUMENTS, AROUND)
+    return made, _RESPONSE.decode(made)
 
 
 def _arguments(args: Raw | UnsetType) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import msgspec
+from msgspec import UNSET
 
 from tz_protocol.dialects.base import Losses
 from tz_protocol.dialects.parameters import DEFAULTS, Handling
 from tz_protocol.errors import InvalidRequest
-from tz_protocol.types.conversation import Conversation
+from tz_protocol.types.conversation import Conversation, Opaque, Reasoning
 from tz_protocol.types.request import Target
 
 __all__ = ["POLICY_OPTION", "Report", "permitted"]
@@ -29,7 +30,7 @@ _STRING = msgspec.json.Decoder(str)
 
 _MOST_CHOICES = (
     "It is asked once for each answer, and at most {limit} times "
-    "(gateway.limits.emulated_choices)."
+    "(gateway.limits.emulated_choices, or pool_per_origin where that is less)."
 )
 
 _WHITE_SPACE = str.maketrans("", "", " \t\r\n")
@@ -68,7 +69,15 @@ class Report:
         InvalidRequest: A parameter that the format cannot say changes the meaning.
     """
 
-    __slots__ = ("_column", "_losses", "_parameters", "_policy", "_target", "choices")
+    __slots__ = (
+        "_column",
+        "_given",
+        "_losses",
+        "_parameters",
+        "_policy",
+        "_target",
+        "choices",
+    )
 
     def __init__(
         self,
@@ -80,6 +89,7 @@ class Report:
         self._target = target
         self._column = column
         self._parameters = conversation.parameters
+        self._given = conversation.given
         self._policy = target.options.get(POLICY_OPTION)
         self._losses: set[str] = set()
         unsupported = target.unsupported
@@ -94,7 +104,8 @@ class Report:
             if handling is Handling.DROPPED or handling is Handling.REFUSED:
                 self._lose(conversation, name, handling)
         for path in conversation.unread:
-            self.drop(path)
+            if path.partition(".")[0] not in native:
+                self.drop(path)
         self.choices = 1
         """How many answers are to be had by asking as often (``n``, emulated)."""
         if column.get("n") is Handling.EMULATED and "n" not in unsupported:
@@ -149,6 +160,56 @@ class Report:
             self._losses.add(path)
         elif self._policy != "drop":
             raise _refusal(self._target, path, reason)
+
+    def silent(self) -> InvalidRequest:
+        """Return the error for messages in which nobody says anything.
+
+        OpenAI answers instructions alone and messages without content, and these
+        vendors answer neither.
+        """
+        message = (
+            f"The provider {self._target.provider} answers messages of the user only, "
+            "and messages holds none that has content."
+        )
+        return InvalidRequest(message, param="messages", code="invalid_value")
+
+    def contradiction(self, reasoning: Reasoning, *, kept: str) -> None:
+        """Name what gives way if *reasoning* says twice how much to think.
+
+        Args:
+            reasoning: Of the conversation.
+            kept: Which of the two counts here: ``effort`` or ``budget``.
+        """
+        effort, budget = reasoning.effort, reasoning.budget_tokens
+        if effort is UNSET or budget is UNSET or (effort == "none" and budget == 0):
+            return
+        if kept == "budget":
+            is_own = "reasoning_effort" in self._given
+            self.drop("reasoning_effort" if is_own else "reasoning.effort")
+        elif "thinking" in self._given:
+            self.drop("thinking")
+        else:
+            self.drop("reasoning.max_tokens")
+
+    def foreign(self, block: Opaque, path: str, *, is_answer: bool) -> None:
+        """Refuse or name a block that only another format knows.
+
+        Answers hold such blocks beside what they say (``provider_content``), callers
+        hand them back without a thought, and another vendor goes on without them as it
+        does without foreign seals. What a caller says is another matter.
+
+        Args:
+            block: What cannot be said.
+            path: Where it is.
+            is_answer: Whether an assistant said it.
+
+        Raises:
+            InvalidRequest: As for :meth:`refuse` and :meth:`drop`.
+        """
+        if is_answer:
+            self.drop(f"{path.partition('.')[0]}.provider_content")
+        else:
+            self.refuse(path, f"It does not know content of the type {block.kind}.")
 
     def handle(self, use: str, path: str, reason: str = "") -> bool:
         """Apply the table to one use of a parameter; True if it can be said.

@@ -37,7 +37,7 @@ from tz_protocol.types.stream import (
     StreamPart,
     StreamSkipped,
 )
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, count_of
 from tz_protocol.wire.json import NULL
 from tz_protocol.wire.sse import SseEvent
 
@@ -266,7 +266,7 @@ def audio_usage(value: Any) -> Usage | None:
         return None
     given, made = value.get("input_tokens"), value.get("output_tokens")
     for count in (given, made):
-        if type(count) is not int or count < 0:
+        if type(count) is not int or count_of(count) is None:
             return parse_usage(value)
     return Usage(input_tokens=given, output_tokens=made)  # type: ignore[arg-type]
 

@@ -70,8 +70,10 @@ def regular_usage(fields: dict[str, Raw]) -> None:
     much was read is none.
     """
     raw = fields.get("usage", NULL)
+    if raw == NULL:
+        return
     stated = value_of(raw)
-    if raw == NULL or (isinstance(stated, dict) and is_counted(stated)):
+    if isinstance(stated, dict) and is_counted(stated):
         return
     usage, members = parse_usage(stated), scan_object(bytes(raw))
     if usage is None or members is None:

@@ -267,9 +267,12 @@ def _add_arguments(call: Fields) -> None:
 
 
 def name_of(call: Mapping[str, Raw | bytes]) -> str:
-    """Return the name of the function that is called."""
-    function = value_of(call.get("function", NULL))
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
+    """Return the name of the function or the custom tool that is called."""
+    for kind in ("function", "custom"):
+        called = value_of(call.get(kind, NULL))
+        if isinstance(called, dict):
+            return str(called.get("name") or "")
+    return ""
 
 
 def _whole_calls(message: Fields, *parts: object, is_weak: bool) -> None:
@@ -342,6 +345,8 @@ def regular_whole(fields: dict[str, Raw], quirks: frozenset[str]) -> dict[str, R
         return _repaired(fields, quirks)
     if tier is not None and tier not in _TIER_VALUES:
         return _repaired(fields, quirks)
+    if len(choices) > 1 and len({one.index for one in choices}) < len(choices):
+        return _repaired(fields, quirks)
     for choice in choices:
         calls = choice.message.tool_calls
         if calls and (
@@ -365,6 +370,7 @@ def _repaired(fields: dict[str, Raw], quirks: frozenset[str]) -> dict[str, Raw]:
             error = refusal({"error": {"message": "The answer ended with an error."}})
             if error is not None:
                 raise error
+        _number(choices)
         parts = [value_of(fields.get(name, NULL)) for name in ("id", "created")]
         pieces = [
             _repaired_choice(choice, place, parts, quirks)
@@ -375,6 +381,14 @@ def _repaired(fields: dict[str, Raw], quirks: frozenset[str]) -> dict[str, Raw]:
         return {name: Raw(value) for name, value in made.items()}
     made["choices"] = b"[%b]" % b",".join(pieces)
     return {name: Raw(value) for name, value in made.items()}
+
+
+def _number(choices: list[dict[str, Raw]]) -> None:
+    """Number the choices through if two of them have one number."""
+    stated = [bytes(choice.get("index", NULL)) for choice in choices]
+    if len(set(stated)) < len(stated):
+        for place, choice in enumerate(choices):
+            choice["index"] = Raw(b"%d" % place)
 
 
 def _repaired_choice(

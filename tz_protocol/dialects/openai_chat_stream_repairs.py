@@ -71,12 +71,25 @@ class Function(msgspec.Struct, gc=False):
     name: str | None = None
 
 
+class Custom(msgspec.Struct, gc=False):
+    """What a call of a custom tool calls."""
+
+    input: str | None = None
+    name: str | None = None
+
+
 class Call(msgspec.Struct, gc=False):
     """A tool call, or more of one."""
 
     index: int
     id: str | None = None
     function: Function | None = None
+    custom: Custom | None = None
+
+    def has_name(self) -> bool:
+        """Return whether it says what is called."""
+        called = self.function or self.custom
+        return called is not None and bool(called.name)
 
 
 Role = Literal["developer", "system", "user", "assistant", "tool"]
@@ -307,7 +320,7 @@ class ChunkRepairs:
             if slot is not None or call.index in begun:
                 if call.id or slot is None or slot.number != call.index:
                     return True
-                if call.function is not None and call.function.name:
+                if call.has_name():
                     return True
             elif (
                 self._is_weak
@@ -324,8 +337,7 @@ class ChunkRepairs:
     def _begin(self, choice: int, calls: list[Call]) -> None:
         for call in calls:
             if call.id:
-                has_name = call.function is not None and bool(call.function.name)
-                slot = _Slot(call.index, call.id, has_name)
+                slot = _Slot(call.index, call.id, call.has_name())
                 self._slots[choice, call.index] = slot
                 self._ids.add((choice, call.id))
                 count = self._counts.get(choice, 0)
@@ -426,7 +438,8 @@ def _say_name_once(call: Fields, slot: _Slot) -> None:
     if not name_of(call):
         return
     if slot.has_name:
-        function: Fields = dict(_read_object(call["function"]))
-        del function["name"]
-        call["function"] = encode_object(function)
+        kind = "custom" if "custom" in call else "function"
+        called: Fields = dict(_read_object(call[kind]))
+        called.pop("name", None)
+        call[kind] = encode_object(called)
     slot.has_name = True

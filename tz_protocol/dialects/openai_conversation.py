@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw
 
+from tz_protocol.dialects.openai_calls import paired
 from tz_protocol.dialects.openai_messages import ORIGIN, MessagesReader
 from tz_protocol.dialects.openai_parts import Unreadable
 from tz_protocol.errors import InvalidRequest
@@ -40,6 +41,7 @@ from tz_protocol.wire.json import (
     read_integer,
     read_object,
     read_string,
+    shortened,
 )
 
 __all__ = ["conversation_of", "read_conversation"]
@@ -54,6 +56,9 @@ _OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
 _MESSAGES = msgspec.json.Decoder(list[dict[str, Any]])
 _CHOICE = msgspec.json.Decoder(str | dict[str, Any])
 
+_FALSE = Raw(b"false")
+_REASONING_MEMBERS = frozenset({"effort", "max_tokens", "enabled"})
+_THINKING_MEMBERS = frozenset({"type", "budget_tokens"})
 _TOOL_MEMBERS = frozenset({"type", "function", "cache_control"})
 _FUNCTION_MEMBERS = frozenset(
     {"name", "description", "parameters", "strict", "cache_control"}
@@ -88,7 +93,7 @@ def read_conversation(parsed: ParsedRequest) -> Conversation:
         raise _wrong("messages", "is missing; it must be a list of messages")
     messages = MessagesReader(_decode(_MESSAGES, raw, "messages", "a list of messages"))
     try:
-        turns = messages.read()
+        turns = paired(messages.read())
     except Unreadable as error:
         raise _wrong(error.path, error.message) from None
     reader.read()
@@ -143,6 +148,10 @@ class _Reader:
         self.parameters: dict[str, Raw] = {}
         self.given: set[str] = set()
         self.unread: list[str] = []
+        self._limit_name = ""
+        """Which member the limit is from."""
+        self._sources: dict[str, str] = {}
+        """What is known of the reasoning -> the member that said it."""
 
     def read(self) -> None:
         readers, given, parameters = _READERS, self.given, self.parameters
@@ -156,9 +165,22 @@ class _Reader:
             else:
                 reader(self, raw)
         choice = self.tool_choice
-        is_forced = choice is not UNSET and choice.mode in {"required", "named"}
-        if is_forced and not self.tools:
+        if choice is not UNSET:
+            self._check_choice(choice)
+
+    def _check_choice(self, choice: ToolChoice) -> None:
+        """Refuse a choice of what is not there: every vendor would, or take it for no
+        choice at all."""
+        if choice.mode in {"required", "named"} and not self.tools:
             raise _wrong("tool_choice", "is only allowed when 'tools' are specified")
+        names = (choice.name,) if choice.mode == "named" else choice.allowed
+        if not names:
+            return
+        known = {tool.name for tool in self.tools if not isinstance(tool, ProviderTool)}
+        for name in names:
+            if name not in known:
+                message = f"names {shortened(name)!r}, which 'tools' do not have"
+                raise _wrong("tool_choice", message)
 
     # -- sizes and stops ----------------------------------------------------------
 
@@ -172,8 +194,12 @@ class _Reader:
         limit = read_integer(raw, name, 0)
         self.given.add(name)
         # Two names of one thing: the stricter holds.
-        if self.max_tokens is UNSET or limit < self.max_tokens:
+        before = self.max_tokens
+        if before is UNSET or limit < before:
             self.max_tokens = limit
+            name, self._limit_name = self._limit_name, name
+        if before is not UNSET and limit != before:
+            self.unread.append(name)
 
     def read_stop(self, raw: Raw) -> None:
         stop = _decode(_STOP, raw, "stop", "a string or a list of strings")
@@ -184,25 +210,24 @@ class _Reader:
     # -- reasoning ----------------------------------------------------------------
 
     def read_reasoning_effort(self, raw: Raw) -> None:
-        effort = read_string(raw, "reasoning_effort")
         self.given.add("reasoning_effort")
-        self._reason(effort=effort)
+        self._effort("reasoning_effort", raw)
 
     def read_reasoning(self, raw: Raw) -> None:
         """OpenRouter's object: ``effort``, ``max_tokens``, ``enabled``."""
         self._keep("reasoning", raw)
         value = read_object(raw, "reasoning")
-        effort, budget = value.get("effort"), value.get("max_tokens")
-        if effort is not None and effort != NULL:
-            self._reason(effort=read_string(effort, "reasoning.effort"))
-        if budget is not None and budget != NULL:
-            path = "reasoning.max_tokens"
-            self._reason(budget_tokens=read_integer(budget, path, 0))
-        enabled = value.get("enabled")
-        if enabled == Raw(b"false"):
-            self._reason(budget_tokens=0)
-        elif enabled == Raw(b"true"):
-            self._reason()  # as much as is usual, unless the others say how much
+        self._effort("reasoning.effort", value.get("effort", NULL))
+        self._budget("reasoning.max_tokens", value.get("max_tokens", NULL))
+        enabled = value.get("enabled", NULL)
+        if enabled != NULL:
+            if read_boolean(enabled, "reasoning.enabled"):
+                self._reason()
+            else:
+                self._reason("reasoning.enabled", budget_tokens=0)
+        # Whether thoughts are shown is left to the vendor; false is what it does.
+        said = {k: v for k, v in value.items() if v not in (NULL, _FALSE)}
+        self._unread("reasoning", said, _REASONING_MEMBERS)
 
     def read_thinking(self, raw: Raw) -> None:
         """Anthropic's object, of which DeepSeek has ``type``."""
@@ -211,17 +236,31 @@ class _Reader:
         kind = value.get("type")
         word = "" if kind is None else read_string(kind, "thinking.type")
         if word == "disabled":
-            self._reason(budget_tokens=0)
+            self._reason("thinking", budget_tokens=0)
         elif word == "adaptive":
             self._reason(is_adaptive=True)
         elif (budget := value.get("budget_tokens")) is not None:
-            path = "thinking.budget_tokens"
-            self._reason(budget_tokens=read_integer(budget, path, 0))
+            self._budget("thinking.budget_tokens", budget)
         else:
             self._reason()
+        self._unread("thinking", value, _THINKING_MEMBERS)
 
-    def _reason(self, **changes: Any) -> None:
+    def _effort(self, path: str, raw: Raw) -> None:
+        if raw != NULL:
+            self._reason(path, effort=read_string(raw, path))
+
+    def _budget(self, path: str, raw: Raw) -> None:
+        if raw != NULL:
+            self._reason(path, budget_tokens=read_integer(raw, path, 0))
+
+    def _reason(self, path: str = "", **changes: Any) -> None:
+        """Take what the member at *path* says; of two that differ the last counts."""
         base = Reasoning() if self.reasoning is UNSET else self.reasoning
+        for name, value in changes.items():
+            old = getattr(base, name)
+            if old is not UNSET and old is not False and old != value:
+                self.unread.append(self._sources[name])
+            self._sources[name] = path
         self.reasoning = msgspec.structs.replace(base, **changes)
 
     def _keep(self, name: str, raw: Raw) -> None:

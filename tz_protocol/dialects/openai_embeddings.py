@@ -3,11 +3,16 @@
 The one rule: vectors are never decoded, whether they are floats or base64: the encoding
 that the client asked for is what the provider is asked for, and its answer passes. Only
 a vendor of another format that has but one encoding has its answer made into the other.
+What callers rely on without looking is seen to: vectors stand in the order of their
+inputs, and each says whose it is.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings.
 """
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -72,7 +77,62 @@ def _parse_response(head: ResponseHead, body: bytes) -> JsonResponse:
         # Voyage says the total only, which is that of the input.
         stated["prompt_tokens"] = stated.get("total_tokens")
         fields["usage"] = Raw(_encode(stated))
+    fields["data"] = _ordered(fields["data"])
     return JsonResponse(fields=fields, usage=parse_usage(stated))
+
+
+_INDEX = re.compile(rb'"index"\s*:\s*(\d{1,9})\s*[,}]')
+_VECTOR = re.compile(rb'"embedding"\s*:')
+_INDEX_SIZE, _VECTOR_SIZE = len('"index'), len('"embedding')
+
+_read_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+
+
+def _ordered(data: Raw) -> Raw:
+    """Return the vectors in the order of their inputs, each with its number."""
+    if _is_in_order(bytes(data)):
+        return data
+    try:
+        items = _read_items(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # No vectors that we know: the client gets what there is.
+        return data
+    found = [_whole_number(value_of(item.get("index", NULL))) for item in items]
+    stated = [index for index in found if index is not None]
+    if len(set(stated)) == len(items):
+        pairs = sorted(zip(stated, items, strict=True), key=lambda pair: pair[0])
+        if pairs and pairs[0][0] == 1 and pairs[-1][0] == len(pairs):
+            # Counted from 1.
+            pairs = [(index - 1, item) for index, item in pairs]
+    else:
+        # Not numbered, or all alike: they are in order.
+        pairs = list(enumerate(items))
+    pieces = [encode_object({**item, "index": b"%d" % index}) for index, item in pairs]
+    return Raw(b"[%b]" % b",".join(pieces))
+
+
+def _is_in_order(data: bytes) -> bool:
+    """Return whether every vector says its own place; cheap, since most do."""
+    find, end = data.find, -1
+    vectors = number = 0
+    # From string to string: there are few, and between them nothing but numbers.
+    while (start := find(b'"', end + 1)) >= 0:
+        end = find(b'"', start + 1)
+        if end - start == _INDEX_SIZE and (found := _INDEX.match(data, start)):
+            if int(found[1]) != number:
+                return False
+            number += 1
+        elif end - start == _VECTOR_SIZE and _VECTOR.match(data, start):
+            vectors += 1
+        elif end < 0:
+            return False
+    return vectors == number
+
+
+def _whole_number(value: Any) -> int | None:
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _render_response(

@@ -25,7 +25,7 @@ from tz_protocol.types.http import Headers, HttpRequest, RequestHead
 from tz_protocol.types.records import CacheOptions
 from tz_protocol.types.request import Extensions, ParsedRequest, Target
 from tz_protocol.types.secret import Secret
-from tz_protocol.types.usage import Usage
+from tz_protocol.types.usage import Usage, count_of
 from tz_protocol.wire.json import (
     NULL,
     encode_object,
@@ -445,4 +445,4 @@ def _count(value: Any, name: str) -> int | None:
     if type(number) is float and number.is_integer():
         # Of servers whose language has one kind of number.
         number = int(number)
-    return number if type(number) is int and number >= 0 else None
+    return count_of(number) if type(number) is int else None

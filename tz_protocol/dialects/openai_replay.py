@@ -28,6 +28,9 @@ NOTHING_USED = Usage(input_tokens=0, output_tokens=0)
 
 _STAMPS = frozenset({"id", "episode_id", "model", "created", "usage"})
 
+_USAGE = b'"usage"'
+_NULL_USAGE = b',"usage":null'
+
 _WHOLE_USAGE = Raw(b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}')
 _INPUT_USAGE = Raw(b'{"prompt_tokens":0,"total_tokens":0}')
 
@@ -45,13 +48,29 @@ def chunks_of(values: Iterable[Any]) -> tuple[bytes, ...]:
             continue
         data = chunk.data
         if chunk.states_usage is not None:
-            fields = scan_object(data)
-            if fields is None:
+            data = _without_usage(chunk)
+            if not data:
                 continue
-            fields.pop("usage", None)
-            data = encode_object(fields)
         kept.append(data)
     return tuple(kept)
+
+
+def _without_usage(chunk: ChatChunk) -> bytes:
+    """Return the JSON of a chunk without its usage, empty if it cannot be taken apart.
+
+    OpenAI and most servers write a null usage into every chunk behind the choices.
+    """
+    data = chunk.data
+    # In a string the quotation marks would be escaped: this is a member, the only one.
+    if chunk.states_usage is False and data.count(_USAGE) == 1:
+        rest = data.replace(_NULL_USAGE, b"", 1)
+        if len(rest) < len(data):
+            return rest
+    fields = scan_object(data)
+    if fields is None:
+        return b""
+    fields.pop("usage", None)
+    return encode_object(fields)
 
 
 def members_of(body: bytes) -> bytes:

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from tz_protocol.types.conversation import Block, Message, Text, ToolResult
+import msgspec
 
-__all__ = ["NO_ARGUMENTS", "Piece", "Turn", "Turns", "turns_of"]
+from tz_protocol.types.conversation import (
+    Block,
+    Message,
+    Refusal,
+    Text,
+    ToolResult,
+)
+
+__all__ = ["NO_ARGUMENTS", "Piece", "Turn", "Turns", "trimmed", "turns_of"]
 
 
 class Piece(NamedTuple):
@@ -49,6 +57,8 @@ class Turns(NamedTuple):
     """Alternating."""
     late: list[int]
     """Messages of ``system`` that stood after somebody had spoken."""
+    blank: list[int]
+    """Messages that say nothing, not even white space, and are in no turn."""
 
 
 def turns_of(messages: tuple[Message, ...]) -> Turns:
@@ -56,6 +66,7 @@ def turns_of(messages: tuple[Message, ...]) -> Turns:
     system: list[Piece] = []
     turns: list[Turn] = []
     late: list[int] = []
+    blank: list[int] = []
     for index, message in enumerate(messages):
         pieces = [
             Piece(index, place, block)
@@ -63,6 +74,8 @@ def turns_of(messages: tuple[Message, ...]) -> Turns:
             if type(block) is not Text or block.text
         ]
         role = message.role
+        if not pieces:
+            blank.append(index)
         if role == "system" or role == "developer":
             system += pieces
             if turns:
@@ -75,7 +88,37 @@ def turns_of(messages: tuple[Message, ...]) -> Turns:
                 _append(turns[-1].pieces, pieces)
             else:
                 turns.append(Turn(speaker, pieces))
-    return Turns(system, turns, late)
+    return Turns(system, turns, late, blank)
+
+
+def trimmed(turns: list[Turn]) -> list[str]:
+    """Cut the white space off the end of what the assistant has begun to say, which
+    Claude refuses to go on from; return where there was any.
+
+    Args:
+        turns: All of a conversation; the last is changed.
+    """
+    paths: list[str] = []
+    if not turns or turns[-1].role != "assistant":
+        return paths
+    pieces = turns[-1].pieces
+    while pieces:
+        last = pieces[-1]
+        block = last.block
+        if type(block) is not Text and type(block) is not Refusal:
+            break
+        text = block.text.rstrip()
+        if text == block.text:
+            break
+        paths.append(last.path())
+        if text:
+            kept = msgspec.structs.replace(block, text=text)
+            pieces[-1] = last._replace(block=kept)
+            break
+        del pieces[-1]
+    if not pieces:
+        del turns[-1]
+    return paths
 
 
 def _append(pieces: list[Piece], more: list[Piece]) -> None:

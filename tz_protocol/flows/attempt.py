@@ -186,6 +186,7 @@ def _total(parsed: ParsedRequest, timeouts: Timeouts) -> float:
 def target_of(candidate: Candidate, gateway: GatewaySettings) -> Target:
     """Return whom the candidate's dialect renders for."""
     settings, deviations = candidate.settings, candidate.provider.deviations
+    limits = gateway.limits
     return Target(
         provider=settings.type,
         model=settings.model,
@@ -194,7 +195,8 @@ def target_of(candidate: Candidate, gateway: GatewaySettings) -> Target:
         unsupported=deviations.unsupported,
         implied=dict(deviations.implied),
         extra_body=settings.extra_body,
-        emulated_choices=gateway.limits.emulated_choices,
+        # More streams than there are places would wait for each other in vain.
+        emulated_choices=min(limits.emulated_choices, limits.pool_per_origin),
     )
 
 

@@ -183,9 +183,8 @@ class Cache:
     def run(self) -> Flow[None]:
         """Write what waits, in batches, for ever; may be begun again."""
         store = self._store
-        if store is None:
+        while store is None:
             yield from Sleep(FOREVER)
-            return
         while True:
             if not self._waiting:
                 self._news = Signal()

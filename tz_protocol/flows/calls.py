@@ -49,7 +49,7 @@ _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-
 """OpenAI's and most others', Anthropic's, AWS's, Azure's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Calls:
     """The calls of one attempt: ask :meth:`whole` or :meth:`stream`, once."""
 
@@ -72,8 +72,6 @@ class Calls:
                 self._decoded,
                 first=self.first,
                 idle=self.timeouts.idle,
-                # Of what httpx reads, a read that is given up may be the last.
-                is_apart=self.candidate.settings.proxy is not None,
             )
         )
 

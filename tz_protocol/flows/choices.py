@@ -144,7 +144,6 @@ class Choices:
         *,
         first: float,
         idle: float,
-        is_apart: bool,
     ) -> Flow[JoinedStream]:
         """Return the streams as one, once all their heads are there.
 
@@ -152,7 +151,6 @@ class Choices:
             make: Makes a stream of an answer.
             first: When each of them must have content.
             idle: Seconds that none may be silent after that.
-            is_apart: True: they are read one after the other; see ``JoinedStream``.
 
         Raises:
             UpstreamError: One of the calls failed; the others were ended.
@@ -181,7 +179,7 @@ class Choices:
             for index, call in enumerate(record.calls)
         ]
         context, began = self._context, self._began
-        return JoinedStream(lanes, record, context, began, idle, is_apart=is_apart)
+        return JoinedStream(lanes, record, context, began, idle)
 
     def _close(self) -> None:
         """End what has not ended, or not even begun; sum up."""
@@ -293,8 +291,6 @@ class JoinedStream:
         context: For the time.
         began: When the exchange began.
         idle: Seconds that a stream may be silent after its first content.
-        is_apart: True: they are read one after the other. A read that loses a race
-            must leave its stream as it was, and not every connection can do that.
     """
 
     __slots__ = (
@@ -304,7 +300,6 @@ class JoinedStream:
         "_has_heard",
         "_idle",
         "_ids",
-        "_is_apart",
         "_lanes",
         "_late",
         "_left_at",
@@ -320,8 +315,6 @@ class JoinedStream:
         context: Context,
         began: float,
         idle: float,
-        *,
-        is_apart: bool = False,
     ) -> None:
         self.events: list[StreamEvent] = []
         """Received, and held back until the exchange is committed to this stream."""
@@ -330,7 +323,6 @@ class JoinedStream:
         self._context = context
         self._began = began
         self._idle = idle
-        self._is_apart = is_apart
         self._ids = _Ids()
         self._left_at = context.now
         """When the last read came back."""
@@ -353,18 +345,14 @@ class JoinedStream:
         self._news, self._failure, self._late = [], None, None
         self._has_heard = False
         lanes = [lane for lane in self._lanes if not lane.is_over]
-        asked = lanes[:1] if self._is_apart else lanes
-        if not self._is_apart:
-            # The first arm of a race wins if all are ready: each has its turn.
-            self._lanes.append(self._lanes.pop(0))
-        flows = tuple(self._read(lane, deadline, phase) for lane in asked)
+        # The first arm of a race wins if all are ready: each has its turn.
+        self._lanes.append(self._lanes.pop(0))
+        flows = tuple(self._read(lane, deadline, phase) for lane in lanes)
         if len(flows) == 1:
             yield from flows[0]
         else:
             yield from Race(math.inf, flows)
         self._left_at = self._context.now
-        for lane in lanes[len(asked) :]:
-            lane.due += self._left_at - now
         return self._outcome()
 
     def _outcome(self) -> list[StreamEvent]:

@@ -69,8 +69,8 @@ class ClickHouse:
         Raises:
             StoreError: It does not.
         """
-        address = yield from self._address(seconds)
         deadline = self._context.now + seconds
+        address = yield from self._address(deadline)
         try:
             return (
                 yield from ClickHouseQuery(deadline, address, sql, parameters, settings)
@@ -88,8 +88,8 @@ class ClickHouse:
         Raises:
             StoreError: The server did not say that they are.
         """
-        address = yield from self._address(seconds)
         deadline = self._context.now + seconds
+        address = yield from self._address(deadline)
         try:
             yield from ClickHouseInsert(deadline, address, table, data, token)
         except OperationTimeout:
@@ -101,28 +101,28 @@ class ClickHouse:
         self._found = None
         return StoreBroken(error.kind)
 
-    def _address(self, seconds: float) -> Flow[Secret]:
+    def _address(self, deadline: float) -> Flow[Secret]:
         text = self.url.reveal()
         if not text.startswith(EMBEDDED):
             return self.url
-        if self._found is None:
-            yield from self._open(text[len(EMBEDDED) :], seconds)
-        found = self._found
-        if found is None:
-            raise StoreBroken("engine")
+        while (found := self._found) is None:
+            yield from self._open(text[len(EMBEDDED) :], deadline)
         return found
 
-    def _open(self, path: str, seconds: float) -> Flow[None]:
-        """Have the engine started, by us or by whoever is at it already."""
+    def _open(self, path: str, deadline: float) -> Flow[None]:
+        """Have the engine started, or wait for whoever is at it already.
+
+        An engine that is not there in time goes on starting, and is found later.
+        """
         opening = self._opening
         try:
             if opening is not None:
-                yield from Wait(self._context.now + seconds, opening)
+                yield from Wait(deadline, opening)
                 return
             opening = self._opening = Signal()
             try:
-                deadline = self._context.now + _START_SECONDS
-                self._found = yield from OpenEmbedded(deadline, path)
+                latest = self._context.now + _START_SECONDS
+                self._found = yield from OpenEmbedded(min(deadline, latest), path)
             finally:
                 self._opening = None
                 opening.set()

@@ -241,8 +241,7 @@ class Connection:
                         del raised  # its traceback holds this frame: a cycle
             except StopIteration:
                 return
-            if self._pending is not None:
-                pending, self._pending = self._pending, None
+            if (pending := self._take_pending()) is not None:
                 error = Interrupted(pending)
                 continue
             perform = PERFORM.get(type(operation))
@@ -257,10 +256,17 @@ class Connection:
                     error = Interrupted(gone)
                 elif isinstance(operation, (Race, All)):
                     value = yield self._with_arms(operation)
+                    if (pending := self._take_pending()) is not None:
+                        # It may have ended for that: what it came to is no result.
+                        error = Interrupted(pending)
                 else:
                     value = yield operation
             except BaseException as thrown:  # the handler's, whatever it is
                 error = thrown
+
+    def _take_pending(self) -> Event | None:
+        pending, self._pending = self._pending, None
+        return pending
 
     def _with_arms(self, operation: Race | All) -> Race | All:
         """Return *operation* with arms that may ask for what a handler may."""

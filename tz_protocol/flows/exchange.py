@@ -28,7 +28,14 @@ from tz_protocol.errors import (
 from tz_protocol.flows.answering import answer_again, require_room
 from tz_protocol.flows.attempt import Answered
 from tz_protocol.flows.fetching import Fetched
-from tz_protocol.flows.identity import attribute, identify, reserve, resolve_for, settle
+from tz_protocol.flows.identity import (
+    attribute,
+    identify,
+    model_in,
+    reserve,
+    resolve_for,
+    settle,
+)
 from tz_protocol.flows.keeping import Said, keep, leave
 from tz_protocol.flows.pinging import Pinger, can_ping
 from tz_protocol.flows.relay import fail, relay
@@ -238,7 +245,11 @@ class Exchange:
             GatewayError: They are none.
         """
         dialect, record = self.endpoint.dialect, self.record
-        self.parsed = parsed = dialect.parse_request(body, self.head)
+        try:
+            self.parsed = parsed = dialect.parse_request(body, self.head)
+        except GatewayError:
+            record.asked_model = model_in(body)
+            raise
         always = dialect.is_always_stream
         self.is_relayed = parsed.is_stream or (always is not None and always(parsed))
         record.asked_model = parsed.model

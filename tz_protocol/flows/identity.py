@@ -19,11 +19,20 @@ from tz_protocol.routing.keys import model_for
 from tz_protocol.types.prices import Price, cost_of
 from tz_protocol.types.settings import Model
 from tz_protocol.types.usage import Usage
+from tz_protocol.wire.json import scan_object, value_of
 
 if TYPE_CHECKING:
     from tz_protocol.flows.exchange import Exchange
 
-__all__ = ["attribute", "identify", "reserve", "resolve_for", "settle", "unreachable"]
+__all__ = [
+    "attribute",
+    "identify",
+    "model_in",
+    "reserve",
+    "resolve_for",
+    "settle",
+    "unreachable",
+]
 
 _ZERO = Decimal(0)
 
@@ -47,6 +56,13 @@ def identify(exchange: Exchange) -> None:
     if lease is not None:
         exchange.lease = lease
         exchange.response_headers = (*exchange.response_headers, *lease.headers)
+
+
+def model_in(body: bytes) -> str | None:
+    """Return the model that a JSON body names which is no request, None if none."""
+    members = scan_object(body)
+    found = None if members is None else value_of(members.get("model", b"null"))
+    return found if isinstance(found, str) else None
 
 
 def resolve_for(exchange: Exchange, name: str) -> Model:
@@ -117,11 +133,11 @@ def settle(exchange: Exchange) -> None:
     elif usage is not None:
         tokens = usage.total_tokens
         record.cost = _cost_of(exchange.prices, usage)
-    if tokens is not None:
-        tokens += record.spent_tokens
     if record.cost is not None:
         record.cost += record.spent_cost
     if lease is not None:
+        if tokens is not None:
+            tokens += record.spent_tokens
         lease.settle(tokens, record.cost, exchange.gateway.wall_clock())
 
 

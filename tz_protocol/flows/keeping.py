@@ -17,6 +17,7 @@ from tz_protocol.records.entry import Content, Entry, make_content, stricter
 from tz_protocol.records.record import Outcome, Record, Stage
 from tz_protocol.records.rows import CHAT_ROUTE, price_id
 from tz_protocol.routing.cache import Answer
+from tz_protocol.types.chat import ChatChunk
 from tz_protocol.types.prices import cost_of
 from tz_protocol.types.records import Capture
 from tz_protocol.types.stream import StreamPart
@@ -53,12 +54,16 @@ class Said:
 
     def hear(self, part: StreamPart) -> None:
         """Hold a part of the stream that is going out."""
-        if self.size > self.limit:
+        size, limit, value = self.size, self.limit, part.value
+        if size > limit:
             return
-        value = part.value
-        data = getattr(value, "data", None) or getattr(value, "text", None)
-        self.size += 100 if data is None else len(data)
-        if self.size > self.limit:
+        if type(value) is ChatChunk:
+            size += len(value.data)
+        else:
+            data = getattr(value, "data", None) or getattr(value, "text", None)
+            size += 100 if data is None else len(data)
+        self.size = size
+        if size > limit:
             self.values = []
         else:
             self.values.append(value)

@@ -34,7 +34,7 @@ from tz_protocol.flows.keyvalues import (
     name_for_log,
 )
 from tz_protocol.notices import LogLine
-from tz_protocol.operations import All, Flow, Sleep
+from tz_protocol.operations import Flow, Race, Sleep
 from tz_protocol.storeops import RedisCommands, RedisMessages, Reply
 from tz_protocol.types.keys import Access
 from tz_protocol.types.secret import Secret
@@ -122,7 +122,8 @@ class KeyMirror:
                 yield from Sleep(self._context.now + _IDLE_SECONDS)
                 continue
             url = access.redis_url
-            yield from All(_FOREVER, (self._poll(url), self._listen(url)))
+            # Whoever listens may do so for long; the end of the questions is his.
+            yield from Race(_FOREVER, (self._poll(url), self._listen(url)))
 
     def _is_meant(self, url: Secret) -> bool:
         """Return True while the configuration still names this Redis."""
@@ -185,7 +186,7 @@ class KeyMirror:
     def _listen(self, url: Secret) -> Flow[None]:
         """Read again what messages name; a new subscription compares everything."""
         patterns: tuple[str, ...] | None = None
-        while self._is_meant(url):
+        while True:
             try:
                 if patterns is None:
                     patterns = yield from self._patterns(url)
@@ -289,9 +290,7 @@ class KeyMirror:
         self._gateway.metrics.add("tz_redis_reloads_total")
 
     def _fetch(self, url: Secret, names: Sequence[bytes]) -> Flow[list[Found]]:
-        """Return the values of *names*."""
-        if not names:
-            return []
+        """Return the values of *names*, of which there is at least one."""
         (values,) = yield from self._ask(url, BATCH_SECONDS, ("MGET", *names))
         if not isinstance(values, list) or len(values) != len(names):
             raise _Unavailable(_code(values))

@@ -54,6 +54,9 @@ _FAMILIES = (HASHED, CLEAR, MODELS)
 
 _HEX = re.compile(rb"[0-9a-fA-F]{64}")
 
+_UNKNOWN = re.compile(r"(?s)(Object contains unknown field) `.*?`( - at `[^`]*`)?\Z")
+"""What the reader says of a member that it does not know."""
+
 _MOST_SHARED = 4_096
 """Grants and lists of models that are remembered in order to be shared."""
 
@@ -104,10 +107,16 @@ def family_of(name: bytes) -> bytes | None:
 
 
 def name_for_log(name: bytes) -> str:
-    """Return *name* as the log may show it: what follows ``api_key:`` is a key."""
-    if name.startswith(CLEAR):
-        digest = hashlib.sha256(name[len(CLEAR) :]).hexdigest()[:16]
-        return f"{CLEAR.decode()}(sha256 {digest})"
+    """Return *name* as the log may show it: what follows ``api_key:`` is a key.
+
+    So may be what stands where a digest was expected.
+    """
+    for prefix in (CLEAR, HASHED):
+        rest = name[len(prefix) :]
+        if not name.startswith(prefix) or (prefix == HASHED and _HEX.fullmatch(rest)):
+            continue
+        digest = hashlib.sha256(rest).hexdigest()[:16]
+        return f"{prefix.decode()}(sha256 {digest})"
     return name[:200].decode("ascii", "backslashreplace")
 
 
@@ -232,7 +241,8 @@ def _decoded(read: Any, data: bytes) -> Any:
     try:
         return read(data)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+        # The member's name may be a key: the form in clear under the other's name.
+        raise ValueError(_UNKNOWN.sub(r"\1\2", str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = "it is not valid JSON"
         raise ValueError(message) from None

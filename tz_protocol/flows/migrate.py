@@ -7,7 +7,7 @@ after it was cut off anywhere. What is to be done stands in ``records/schema.py`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -121,7 +121,7 @@ def _create_database(store: ClickHouse) -> Flow[None]:
     text = store.url.reveal()
     name = DATABASE
     if not text.startswith(EMBEDDED):
-        name = urlsplit(text).path.strip("/")
+        name = unquote(urlsplit(text).path.strip("/"))
     if not name:
         return
     quoted = name.replace("\\", "\\\\").replace("`", "\\`")

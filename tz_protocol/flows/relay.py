@@ -192,6 +192,7 @@ def fail(
     deadline = exchange.goodbye_deadline()
     if last_words is None:
         if data:
+            exchange.record.bytes_out += len(data)
             yield from SendBody(deadline, data)
         yield from AbortBody(deadline)
         return

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tz_protocol.errors import (
     OperationBroken,
+    OperationError,
     OperationTimeout,
     RemoteProtocolError,
     UpstreamBroken,
@@ -37,6 +38,7 @@ from tz_protocol.operations import (
 from tz_protocol.providers.base import Reply
 from tz_protocol.routing.pool import Pool, PooledConnection, origin_of
 from tz_protocol.types.http import Headers, HttpRequest, ResponseHead
+from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import Limits, ProviderSettings, Url
 from tz_protocol.wire.http1 import BodyChunk, ClientCodec, EndOfBody
 from tz_protocol.wire.inflate import Inflater
@@ -114,13 +116,16 @@ def open_upstream(
     Raises:
         UpstreamError: No answer could be had; nothing is left open.
     """
-    if call.settings.proxy is not None:
-        return (yield from _open_proxied(call, context, limits))
-    connection = yield from _acquire(call, pool, context, limits)
+    url, proxy = call.settings.url, call.settings.proxy
+    if url is None:
+        raise UpstreamBroken("missing", "no URL")
+    if proxy is not None:
+        return (yield from _open_proxied(call, url, proxy, context, limits))
+    connection = yield from _acquire(call, url, pool, context, limits)
     call.on_connected()
     try:
         response = _PooledResponse(connection, pool, context, limits)
-        yield from _request(call, response)
+        yield from _request(call, url, response)
     except BaseException:
         response.close()
         raise
@@ -136,10 +141,10 @@ def open_reply(reply: Reply) -> UpstreamResponse:
 
 
 def _acquire(
-    call: Call, pool: Pool, context: Context, limits: Limits
+    call: Call, url: Url, pool: Pool, context: Context, limits: Limits
 ) -> Flow[PooledConnection]:
     """Return a connection whose place in the pool the caller then owns."""
-    origin = origin_of(call.settings)
+    origin = origin_of(call.settings, url)
     if not pool.reserve(origin):
         place = pool.queue(origin)
         try:
@@ -155,34 +160,32 @@ def _acquire(
             try:
                 if (yield from IsQuiet(call.head_deadline, kept.handle)):
                     return kept
-            except BaseException as error:
+            except OperationTimeout:
                 context.tell(Close(kept.handle))
-                if not isinstance(error, OperationBroken):
-                    raise
-            else:
+                raise _too_slow(call) from None
+            except OperationBroken:
+                pass
+            except BaseException:
                 context.tell(Close(kept.handle))
-        handle = yield from _connect(call)
+                raise
+            context.tell(Close(kept.handle))
+        handle = yield from _connect(call, url)
     except BaseException:
         pool.leave(origin)
         raise
     return PooledConnection(origin, handle, ClientCodec(limits))
 
 
-def _connect(call: Call) -> Flow[Handle]:
-    url = call.settings.url
-    if url is None:
-        raise UpstreamBroken("missing", "no URL")
+def _connect(call: Call, url: Url) -> Flow[Handle]:
     try:
         return (
             yield from Connect(
                 call.connect_deadline, url.host, url.port, _tls(call.settings, url)
             )
         )
-    except OperationTimeout:
+    except OperationError as error:
         phase = "connect" if call.connect_deadline < call.total_deadline else "total"
-        raise UpstreamTimeout(phase) from None
-    except OperationBroken as error:
-        raise UpstreamBroken(error.kind, error.detail) from None
+        raise _lost(error, UpstreamTimeout(phase)) from None
 
 
 def _tls(settings: ProviderSettings, url: Url) -> TlsOptions | None:
@@ -196,11 +199,8 @@ def _target(call: Call, url: Url) -> str:
     return f"{target}?{url.query}" if url.query else target
 
 
-def _request(call: Call, response: _PooledResponse) -> Flow[None]:
+def _request(call: Call, url: Url, response: _PooledResponse) -> Flow[None]:
     """Write the request and read until the head; dial a dead kept connection anew."""
-    url = call.settings.url
-    if url is None:
-        raise UpstreamBroken("missing", "no URL")
     headers = (("host", url.authority), *call.headers)
     method, target = call.request.method, _target(call, url)
     body = call.request.body
@@ -219,7 +219,7 @@ def _request(call: Call, response: _PooledResponse) -> Flow[None]:
         connection.codec = ClientCodec(response.limits)
         connection.handle = None
         connection.is_reused = False
-        connection.handle = yield from _connect(call)
+        connection.handle = yield from _connect(call, url)
         call.on_connected()
     yield from response.receive_head(data, call)
 
@@ -235,10 +235,8 @@ def _first_bytes(call: Call, handle: Handle, wire: bytes) -> Flow[bytes]:
     # The provider may have answered and closed before it read the whole request.
     try:
         return (yield from Read(call.head_deadline, handle))
-    except OperationTimeout:
-        raise _too_slow(call) from None
-    except OperationBroken as error:
-        raise UpstreamBroken(error.kind, error.detail) from None
+    except OperationError as error:
+        raise _lost(error, _too_slow(call)) from None
 
 
 def _too_slow(call: Call) -> UpstreamTimeout:
@@ -294,10 +292,8 @@ class _PooledResponse:
             if not data:
                 raise UpstreamBroken("reset", "closed before an answer") from None
             raise _failure_of(error) from None
-        except OperationTimeout:
-            raise _too_slow(call) from None
-        except OperationBroken as error:
-            raise UpstreamBroken(error.kind, error.detail) from None
+        except OperationError as error:
+            raise _lost(error, _too_slow(call)) from None
         self.head = event
         self._inflater = _inflater(event, self.limits)
 
@@ -315,10 +311,8 @@ class _PooledResponse:
                     codec.receive_eof()
         except RemoteProtocolError as error:
             raise _failure_of(error) from None
-        except OperationTimeout:
-            raise UpstreamTimeout(phase) from None
-        except OperationBroken as error:
-            raise UpstreamBroken(error.kind, error.detail) from None
+        except OperationError as error:
+            raise _lost(error, UpstreamTimeout(phase)) from None
         return b""
 
     def _take(self) -> bytes:
@@ -367,11 +361,8 @@ class _PooledResponse:
 
 
 def _open_proxied(
-    call: Call, context: Context, limits: Limits
+    call: Call, url: Url, proxy: Secret, context: Context, limits: Limits
 ) -> Flow[UpstreamResponse]:
-    settings, url = call.settings, call.settings.url
-    if url is None or settings.proxy is None:
-        raise UpstreamBroken("missing", "no URL")
     try:
         status, headers, handle = yield from HttpCall(
             call.head_deadline,
@@ -379,13 +370,11 @@ def _open_proxied(
             f"{url.scheme}://{url.authority}{_target(call, url)}",
             call.headers,
             call.request.body,
-            settings.proxy.reveal(),
-            _tls(settings, url),
+            proxy.reveal(),
+            _tls(call.settings, url),
         )
-    except OperationTimeout:
-        raise _too_slow(call) from None
-    except OperationBroken as error:
-        raise UpstreamBroken(error.kind, error.detail) from None
+    except OperationError as error:
+        raise _lost(error, _too_slow(call)) from None
     try:
         return _ProxiedResponse(ResponseHead(status, headers), handle, context, limits)
     except BaseException:
@@ -410,21 +399,22 @@ class _ProxiedResponse:
     def read(self, deadline: float, phase: str) -> Flow[bytes]:
         inflater = self._inflater
         while self._handle is not None:
+            is_end = False
             try:
                 if inflater is not None and inflater.has_more:
-                    return inflater.receive_data(b"")
-                data = yield from Read(deadline, self._handle)
-                is_end = not data
-                if inflater is not None:
-                    data = inflater.receive_data(data)
-                    if is_end:
+                    # May be nothing: zlib cannot tell before it is asked.
+                    data = inflater.receive_data(b"")
+                else:
+                    data = yield from Read(deadline, self._handle)
+                    is_end = not data
+                    if inflater is not None and is_end:
                         inflater.receive_eof()
+                    elif inflater is not None:
+                        data = inflater.receive_data(data)
             except RemoteProtocolError as error:
                 raise _failure_of(error) from None
-            except OperationTimeout:
-                raise UpstreamTimeout(phase) from None
-            except OperationBroken as error:
-                raise UpstreamBroken(error.kind, error.detail) from None
+            except OperationError as error:
+                raise _lost(error, UpstreamTimeout(phase)) from None
             if is_end:
                 self.close()
             if data or is_end:
@@ -470,6 +460,13 @@ def _inflater(head: ResponseHead, limits: Limits) -> Inflater | None:
         return Inflater(encoding, limits.response_bytes)
     except RemoteProtocolError as error:
         raise UpstreamGarbled(error.message) from None
+
+
+def _lost(error: OperationError, late: UpstreamTimeout) -> UpstreamError:
+    """Return what a failed operation stands for: *late*, or a lost connection."""
+    if isinstance(error, OperationBroken):
+        return UpstreamBroken(error.kind, error.detail)
+    return late
 
 
 def _failure_of(error: RemoteProtocolError) -> UpstreamError:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from tz_protocol.dialects.openai_chat_fold import fold_chunks
 from tz_protocol.records.record import Record
-from tz_protocol.records.shapes import shape_of, shapes_of
+from tz_protocol.records.shapes import pieces_of, shape_of
 from tz_protocol.types.records import Capture
 from tz_protocol.wire.json import encode_object
 
@@ -40,7 +41,7 @@ class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
     """True if ``received`` is chunks."""
     answer: bytes = b""
     """JSON object: the members of the answer in OpenAI's words, if ``received`` is not
-    in them; empty: it is."""
+    in them or its pieces are redacted; empty: it is."""
     cut: tuple[str, ...] = ()
     """Names of the parts that were longer than allowed, and are left out."""
 
@@ -88,10 +89,12 @@ def make_content(
     for name in cut:
         parts[name] = b""
     if capture == "redacted":
-        parts = {
-            name: shapes_of(part.split(b"\n"))
-            if is_stream and name == "received"
-            else shape_of(part)
-            for name, part in parts.items()
-        }
+        pieces = b""
+        if is_stream and parts["received"]:
+            lines = parts.pop("received").split(b"\n")
+            parts["answer"] = encode_object(fold_chunks(lines))
+            pieces = pieces_of(lines)
+        parts = {name: shape_of(part) for name, part in parts.items()}
+        if is_stream:
+            parts["received"] = pieces
     return Content(**parts, is_stream=is_stream, cut=cut)

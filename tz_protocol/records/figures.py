@@ -131,14 +131,17 @@ def encode_report(report: Report) -> bytes:
         _Wire(
             report.id,
             report.includes,
-            [
-                (*series, number if isinstance(number, int) else str(number))
-                for series, number in figures.counters.items()
-            ],
+            [(*series, _short(number)) for series, number in figures.counters.items()],
             [(*series, value) for series, value in figures.gauges.items()],
             [(*series, row) for series, row in figures.histograms.items()],
         )
     )
+
+
+def _short(number: Number) -> int | str:
+    """Return what MessagePack has a number for as it is, the rest as text."""
+    is_short = isinstance(number, int) and number.bit_length() < 64
+    return number if is_short else str(number)  # type: ignore[return-value]  # an int
 
 
 def decode_report(data: bytes) -> Report | None:

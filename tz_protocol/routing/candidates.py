@@ -6,7 +6,8 @@ hedges alike; nothing is ever opened that it did not return.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,6 +34,12 @@ __all__ = [
 
 NAME_PREFIXES = ("tensorzero::model_name::", "tensorzero::embedding_model_name::")
 """TensorZero's ways to say that what follows is a model's name."""
+
+
+_LONGEST_TYPO = 64
+_MOST_CHOICES = 50
+"""A suggestion costs some 20 us for each choice: more would let callers with wrong
+names take the time of others."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -76,8 +83,21 @@ def resolve(snapshot: Snapshot, name: str, providers: Mapping[str, Provider]) ->
     kind, separator, rest = name.partition("::")
     if separator and rest and kind in providers:
         return _shorthand(snapshot, name, kind, rest, providers[kind])
-    message = f"The model {name!r} does not exist."
+    if separator and rest:
+        hint = f": there is no provider type {kind!r}"
+        hint += _nearest(kind, providers) or "."
+    else:
+        hint = _nearest(name, snapshot.models)
+    message = f"The model {name!r} does not exist{hint or '.'}"
     raise ModelNotFound(message, param="model")
+
+
+def _nearest(word: str, choices: Collection[str]) -> str:
+    """Return a suggestion, nothing if no choice is near or to look would take long."""
+    if len(word) > _LONGEST_TYPO or len(choices) > _MOST_CHOICES:
+        return ""
+    found = difflib.get_close_matches(word, choices, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _shorthand(

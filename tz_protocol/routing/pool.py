@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from tz_protocol.operations import Handle, Signal
-from tz_protocol.types.settings import Limits, ProviderSettings
+from tz_protocol.types.settings import Limits, ProviderSettings, Url
 
 __all__ = ["Origin", "Pool", "PooledConnection", "origin_of"]
 
@@ -18,12 +18,8 @@ Origin = tuple[str, str, int, bool, str | None]
 """(scheme, host, port, verify, CA file): what two uses must share to share a socket."""
 
 
-def origin_of(settings: ProviderSettings) -> Origin:
-    """Return the origin of a provider that is reached by URL."""
-    url = settings.url
-    if url is None:
-        message = f"the provider {settings.name!r} has no URL"
-        raise ValueError(message)
+def origin_of(settings: ProviderSettings, url: Url) -> Origin:
+    """Return the origin of a provider that is reached at *url*."""
     return (url.scheme, url.host, url.port, settings.verify, settings.ca_file)
 
 

@@ -7,7 +7,8 @@ turned out to be.
 
 Sources: the IANA special-purpose registries, as ``ipaddress`` knows them; RFC 4291,
 section 2.5.5 (IPv4 within IPv6), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 6052 (NAT64),
-RFC 5214 (ISATAP); RFC 6761 and RFC 6762 (names of one's own network).
+RFC 5214 (ISATAP); RFC 6761 and RFC 6762 (names of one's own network);
+https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ _NOT_FOR_US = tuple(
         (
             "192.0.0.0/24",  # protocol assignments; two of them count as global
             "192.88.99.0/24",  # relays of 6to4
+            "168.63.129.16/32",  # on Azure the machine's own host, beside 169.254/16
             "2002::/16",  # 6to4: an IPv4 address follows
             "2001::/23",  # Teredo, which holds two, and other assignments
             "3fff::/20",  # documentation (RFC 9637), newer than ``is_global``
@@ -173,7 +175,8 @@ def target_of(link: str, settings: FetchSettings) -> Url:
         raise Unfollowable(f"it must be a URL of {' or '.join(schemes)}, or a data URL")
     if parts.username is not None or parts.password is not None:
         raise Unfollowable("it must not hold a user or a password")
-    if not host or not _is_host(host):
+    # Lower case makes ASCII of some letters that are not: a Kelvin sign is a k.
+    if not host or not parts.netloc.isascii() or not _is_host(host):
         raise Unfollowable("its host must be a name in ASCII or an address")
     scheme: Literal["https", "http"] = "https" if parts.scheme == "https" else "http"
     if port is None:

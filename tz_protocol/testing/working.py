@@ -99,12 +99,17 @@ def _query(sim: Simulator, operation: ClickHouseQuery) -> _Job:
 def _open_embedded(sim: Simulator, operation: OpenEmbedded) -> _Job:
     url = f"http://embedded{operation.path}"
 
+    server = sim.world.clickhouse.get(url)
+
     def perform() -> Secret:
-        if url not in sim.world.clickhouse:
+        if server is None:
             raise OperationBroken("missing")
+        if server.state == "frozen":
+            raise _Silence
+        server.check()
         return Secret(url)
 
-    return 0.0, perform
+    return 0.0 if server is None else server.latency, perform
 
 
 def _claim(sim: Simulator, operation: ClaimSpool) -> _Job:

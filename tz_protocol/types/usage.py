@@ -6,15 +6,21 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["Usage", "both_of"]
+__all__ = ["MOST_TOKENS", "Usage", "both_of", "count_of"]
 
 Quality: TypeAlias = Literal["known", "estimated"]
+
+
+MOST_TOKENS = 2**53 - 1
+"""More than anybody uses; every reader of JSON, and Redis' Lua, can count in these."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What one answer cost, in tokens, in OpenAI's sense of the words.
 
-    A missing :class:`Usage` (None) means that the provider did not say.
+    A missing :class:`Usage` (None) means that the provider did not say. No figure is
+    below zero or beyond ``MOST_TOKENS``, or one bad answer would lower totals and give
+    a caller's budget back; one that was said to be makes the whole an estimate.
     """
 
     input_tokens: int
@@ -30,10 +36,29 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     quality: Quality = "known"
     """``estimated``: not all of it was said by the provider."""
 
+    def __post_init__(self) -> None:
+        """Bring what no answer can have used back to what one can."""
+        for name in _FIGURES:
+            figure = getattr(self, name)
+            if figure is not None and not 0 <= figure <= MOST_TOKENS:
+                bounded = min(max(0, figure), MOST_TOKENS)
+                msgspec.structs.force_setattr(self, name, bounded)
+                msgspec.structs.force_setattr(self, "quality", "estimated")
+
     @property
     def total_tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+
+_FIGURES = tuple(name for name in Usage.__struct_fields__ if name != "quality")
+
+
+def count_of(stated: float | None) -> int | None:
+    """Return a count that a provider stated, None if it can be none."""
+    if stated is None or not 0 <= stated <= MOST_TOKENS:
+        return None
+    return int(stated)
 
 
 def both_of(

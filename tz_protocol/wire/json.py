@@ -227,7 +227,11 @@ _ANY = msgspec.json.Decoder(Raw)
 _ITEMS = msgspec.json.Decoder(list[Raw])
 
 
-def without_nulls(data: bytes | Raw, kept: frozenset[str] = frozenset()) -> bytes:
+def without_nulls(
+    data: bytes | Raw,
+    kept: frozenset[str] = frozenset(),
+    dropped: frozenset[str] = frozenset(),
+) -> bytes:
     """Return a provider's JSON without the members of its objects that are null.
 
     For those that say null where others say nothing: what writes an SDK's objects down
@@ -236,25 +240,26 @@ def without_nulls(data: bytes | Raw, kept: frozenset[str] = frozenset()) -> byte
     Args:
         data: The JSON; if it is none, it is returned as it is.
         kept: Names of members in which a null means something, at any depth.
+        dropped: Names of members that are left out whatever they are.
     """
     try:
-        return _without_nulls(_ANY.decode(data), kept)
+        return _without_nulls(_ANY.decode(data), kept, dropped)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return bytes(data)
 
 
-def _without_nulls(raw: Raw, kept: frozenset[str]) -> bytes:
+def _without_nulls(raw: Raw, kept: frozenset[str], dropped: frozenset[str]) -> bytes:
     kind = kind_of_value(raw)
     if kind == "an array":
-        items = (_without_nulls(item, kept) for item in _ITEMS.decode(raw))
+        items = (_without_nulls(item, kept, dropped) for item in _ITEMS.decode(raw))
         return b"[%b]" % b",".join(items)
     if kind != "an object":
         return bytes(raw)
     return encode_object(
         {
-            name: value if name in kept else _without_nulls(value, kept)
+            name: value if name in kept else _without_nulls(value, kept, dropped)
             for name, value in _SCAN.decode(raw).items()
-            if value != NULL
+            if value != NULL and name not in dropped
         }
     )
 

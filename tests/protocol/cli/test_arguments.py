@@ -115,6 +115,7 @@ REFUSED = {
     "no-abbreviation": ("--config a.toml", "did you mean --config-file?"),
     "typo-of-a-command": ("chekc", "unknown command 'chekc'; did you mean check?"),
     "command-not-first": ("--port 80 check", "the command comes first"),
+    "command-after-the-file": ("--config-file a.toml check", "the command comes first"),
     "no-value": ("--port", "--port needs a value"),
     "value-of-a-flag": ("check --json=yes", "--json takes no value"),
     "empty": ("--config-file=", "expected something that is not empty"),

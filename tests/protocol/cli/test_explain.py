@@ -284,7 +284,9 @@ def test_explain_file_that_is_not_there_is_said():
     argv = "explain --config-file gw.toml --model a --request no[1].json"
     process = Process(argv.split(), world)
     assert process.finish() == 1
-    assert process.err == "tz-gateway: no[1].json cannot be read\n"
+    assert process.err == (
+        "tz-gateway: no[1].json cannot be read, or there is no such file\n"
+    )
 
 
 def test_explain_config_that_is_wrong_is_said_as_by_check():

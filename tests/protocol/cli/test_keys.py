@@ -119,6 +119,23 @@ def test_list_shows_everything_but_keys():
     assert shell.err.count("cannot be used") == 2
 
 
+@pytest.mark.parametrize(
+    ("expires_at", "shown"),
+    [
+        ("2030-01-31T12:00:00+02:00", "2030-01-31T10:00:00+00:00"),
+        (1_900_000_000, "2030-03-17T17:46:40+00:00"),
+        (1e20, "100000000000000000000"),
+    ],
+    ids=["date", "number", "beyond-calendars"],
+)
+def test_list_shows_expiry_as_it_is_given(expires_at, shown):
+    shell = Shell()
+    value = {"models": {}, "expires_at": expires_at}
+    shell.redis.run("SET", f"api_key_hash:{'0' * 64}", json.dumps(value))
+    assert shell.run("keys list") == 0
+    assert f"expires_at {shown}" in shell.out
+
+
 def test_note_cannot_forge_a_line_of_the_list():
     shell = Shell()
     value = {"models": {}, "note": "a\nfeedfeedfeedfeed  enabled\x1b[31m"}

@@ -254,6 +254,12 @@ def test_render_record_says_tokens_cost_cache_and_key():
     assert (found["cache"], found["key"], found["project"]) == ("miss", "k1", "p1")
 
 
+def test_render_record_of_a_key_without_a_project_names_none():
+    line = text_of(RecordNotice(record(key_id="k1", project_id="")), "pretty")
+    assert "key=k1" in line
+    assert "project" not in line
+
+
 def test_render_record_that_cost_nothing_is_not_one_whose_cost_is_unknown():
     free = json.loads(text_of(RecordNotice(record(cost=Decimal(0))), "json"))
     assert free["cost"] == "0"

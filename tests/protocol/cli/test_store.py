@@ -137,7 +137,30 @@ def test_command_with_a_store_that_is_down_says_so_without_its_address():
     server.state = "down"
     process = start("usage", world(server))
     assert process.finish() == 1
-    assert process.err == "tz-gateway: ClickHouse cannot be reached: refused\n"
+    assert process.err == (
+        "tz-gateway: ClickHouse cannot be reached: the connection was refused\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("denied", "does not accept the user or the password in TENSORZERO_CLICKHOUSE"),
+        ("dns", "cannot be reached: its host has no address"),
+        ("no_clickhouse", "cannot be reached: what answers there is no ClickHouse"),
+        ("engine", "cannot be reached: engine"),
+    ],
+)
+def test_command_without_an_answer_says_why(reason, told):
+    server = ScriptedClickHouse()
+
+    def answer(_):
+        raise OperationBroken(reason)
+
+    server.answers["FROM Exchange"] = answer
+    process = start("usage", world(server))
+    assert process.finish() == 1
+    assert told in process.err
 
 
 def test_migrations_are_carried_out_and_told():
@@ -307,7 +330,7 @@ def test_tail_waits_for_a_store_that_goes_away_or_is_not_made_yet():
     assert found == ["id-1", "id-2"]
     first, second = process.err.splitlines()
     assert "no tables yet" in first
-    assert "cannot be reached: reset; waiting for it" in second
+    assert "cannot be reached: the connection was lost; waiting for it" in second
 
 
 def test_tail_shows_no_control_characters():

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.protocol.config.reading import FEW, environment
 from tz_protocol.cli.demo import demo_snapshot
 from tz_protocol.config.load import build, describe, describe_json, parse
@@ -29,6 +31,34 @@ def test_describe_is_golden():
 def test_describe_json_is_golden():
     expected = json.loads((GOLDEN / "effective.json").read_text(encoding="utf-8"))
     assert json.loads(describe_json(effective())) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "shown"),
+    [
+        ("", "", "not kept: TENSORZERO_CLICKHOUSE_URL is not set"),
+        ("http://u:sk-secret@h/d", "enabled = false", "not kept: gateway.observab"),
+        (
+            "http://u:sk-secret@h/d",
+            'durability = "spool"\nttl_days = 90\nspool = { folder = "/s" }',
+            "in ClickHouse; durability spool; capture full; spool /s; for 90 days",
+        ),
+        (
+            "chdb:///d",
+            'capture = "redacted"',
+            "in the embedded engine; durability async; capture redacted",
+        ),
+    ],
+    ids=["unset", "off", "server", "embedded"],
+)
+def test_describe_says_what_becomes_of_records(url, text, shown):
+    variables = {"TENSORZERO_CLICKHOUSE_URL": url} if url else {}
+    files = [("a.toml", f"[gateway.observability]\n{text}")]
+    snapshot = build(parse(files), environment(**variables), providers=FEW)
+    assert f"\nrecords       {shown}" in describe(snapshot)
+    records = json.loads(describe_json(snapshot))["gateway"]["records"]
+    assert (records is None) == ("not kept" in shown)
+    assert "sk-secret" not in describe(snapshot) + describe_json(snapshot)
 
 
 def test_describe_never_shows_a_secret():

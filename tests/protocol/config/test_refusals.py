@@ -28,6 +28,11 @@ from tz_protocol.config.schema import Table
         ("modles", ["models", "gateway"], " (did you mean models?)"),
         ("OPENAI", ["openai", "azure"], " (did you mean openai?)"),
         ("Main", ["MAIN"], " (did you mean MAIN?)"),
+        (
+            "api_key",
+            ["api_base", "api_key_location"],
+            " (did you mean api_key_location?)",
+        ),
         ("x", ["models"], ""),
         ("", ["models"], ""),
         ("m", [], ""),

@@ -290,7 +290,7 @@ def test_model_is_named_by_whichever_key_the_vendor_has(values, name):
 
 # -- keys -----------------------------------------------------------------------
 
-NO_KEY = Credential("none", location="none")
+NO_KEY = Credential("none", location="none (signed with the process's own credentials)")
 SDK = {"api_key_location": "sdk"}
 EITHER = {"api_key_location": {"default": "env::K", "fallback": "sdk"}}
 APPLICATION = "path_from_env::GOOGLE_APPLICATION_CREDENTIALS"

@@ -80,6 +80,24 @@ def collected(events) -> Completion:
     return collector.completion()
 
 
+# -- requests -------------------------------------------------------------------
+
+
+def cut_pieces(turns, losses):
+    """Return the pieces of each turn, the end of the last as *losses* say."""
+    found = [(turn.role, list(turn.pieces)) for turn in turns]
+    role, pieces = found[-1] if found else ("user", [])
+    while role == "assistant" and pieces and pieces[-1].path() in losses:
+        last = pieces.pop()
+        text = last.block.text.rstrip()
+        assert text != last.block.text, "named, and nothing was cut off"
+        if text:
+            block = msgspec.structs.replace(last.block, text=text)
+            pieces.append(last._replace(block=block))
+            break
+    return [(role, pieces) for role, pieces in found if pieces]
+
+
 # -- OpenAI's JSON --------------------------------------------------------------
 
 

@@ -64,6 +64,11 @@ def is_text(piece: Piece) -> bool:
 
 
 def is_lost(piece: Piece, losses: frozenset[str]) -> bool:
+    message = f"messages[{piece.message}]"
+    if f"{message}.role" in losses:
+        return True  # the whole message had no place
+    if isinstance(piece.block, Opaque) and f"{message}.provider_content" in losses:
+        return True
     paths = {piece.path() + ending for ending in LOSSES_OF_A_BLOCK}
     # A result's own parts are counted as the parts of its message.
     return bool(paths & losses) and not isinstance(piece.block, ToolResult)

@@ -21,6 +21,15 @@ def call(call_id="c", name="f", arguments="{}"):
     }
 
 
+def answered(message):
+    """Return an assistant's message and a result for each of its calls."""
+    results = [
+        {"role": "tool", "tool_call_id": one["id"], "content": "ok"}
+        for one in message["tool_calls"]
+    ]
+    return [message, *results]
+
+
 OBJECT = {
     "type": "object",
     "properties": {"a": {"type": "string"}},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import msgspec
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -206,6 +208,49 @@ PARAMETERS = objects(
 
 REQUESTS = objects(MESSAGES.map(lambda messages: {"messages": messages}), PARAMETERS)
 """Bodies without ``model``."""
+
+
+# -- things that are not what they should be ------------------------------------
+
+ABSENT = object()
+TWICE = object()
+
+
+def places(value, path=()):
+    """Return the path of everything in *value* but itself."""
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, child in inner:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+@st.composite
+def changed(draw, sample, odd):
+    """Return *sample* with one to three things changed: taken away, said twice, or
+    something of *odd* in their place."""
+    value = copy.deepcopy(sample)
+    for _ in range(draw(st.integers(1, 3))):
+        found = list(places(value))
+        if not found:
+            break
+        *way, last = draw(st.sampled_from(found))
+        parent = value
+        for key in way:
+            parent = parent[key]
+        change = draw(st.just(ABSENT) | st.just(TWICE) | odd)
+        if change is ABSENT:
+            del parent[last]
+        elif change is not TWICE:
+            parent[last] = copy.deepcopy(change)
+        elif isinstance(parent, list):
+            parent.insert(last, copy.deepcopy(parent[last]))
+    return value
 
 
 def parsed(body, *, is_stream=False):

@@ -352,6 +352,16 @@ def test_ids_of_equal_calls_differ():
     assert len(set(ids)) == 3
 
 
+def test_ids_of_the_vendor_that_are_there_twice_are_told_apart():
+    answer = response(called(id="a"), called(id="a"), called(id="b"), finish="STOP")
+    completion = whole_of(answer)
+    ids = [block.id for block in completion.choices[0].content]
+    assert ids[0] == "a"
+    assert ids[2] == "b"
+    assert len(set(ids)) == 3
+    assert collected(events_of(answer)) == completion
+
+
 # -- arguments in pieces --------------------------------------------------------
 
 

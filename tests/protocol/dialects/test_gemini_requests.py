@@ -403,10 +403,15 @@ def test_effort_becomes_what_the_model_takes(model, effort, config, losses):
         (OLD, {"thinking": {"type": "enabled"}}, -1, ()),
         (OLD, {"thinking": {"type": "adaptive"}}, -1, ()),
         (OLD, {"thinking": {"type": "disabled"}}, 0, ()),
-        (OLD, {"reasoning": {"max_tokens": 99_999}}, 24_576, ()),
+        (OLD, {"reasoning": {"max_tokens": 99_999}}, 24_576, ("reasoning",)),
         (PRO, {"reasoning": {"max_tokens": 5}}, 128, ("reasoning",)),
         (NEW, {"reasoning": {"max_tokens": 5}}, 5, ()),
-        (NEW, {"reasoning": {"max_tokens": 5, "effort": "high"}}, 5, ()),
+        (
+            NEW,
+            {"reasoning": {"max_tokens": 5, "effort": "high"}},
+            5,
+            ("reasoning.effort",),
+        ),
         (NEW, {"thinking": {"type": "enabled"}}, None, ()),
     ],
 )
@@ -636,7 +641,8 @@ def test_blocks_that_only_the_vendor_knows_return_as_they_were():
     assert content["parts"] == [value, {"text": "x"}]
     foreign = {**native[0], "dialect": "anthropic"}
     message = {"role": "assistant", "content": "x", "provider_content": [foreign]}
-    assert refusal_of(messages=[*HELLO, message]).code == "unsupported_parameter"
+    losses = losses_of(messages=[*HELLO, message])
+    assert losses == ("messages[1].provider_content",)
 
 
 def test_blocks_that_openais_format_cannot_say_are_said_or_refused():
@@ -813,7 +819,7 @@ def test_json_schema_beside_tools_is_emulated_where_the_model_cannot():
 
 def expected_pieces(conversation, losses):
     """Return what a request must say, read from the neutral side."""
-    system, turns, _ = turns_of(conversation.messages)
+    system, turns, *_ = turns_of(conversation.messages)
     names: dict[str, str] = {}
     spoken = []
     for turn in turns:
@@ -950,21 +956,6 @@ WARN = {"on_unsupported_param": "warn"}
             {
                 "messages": [
                     *HELLO,
-                    assistant(
-                        {
-                            "id": "c",
-                            "type": "custom",
-                            "custom": {"name": "g", "input": "x"},
-                        }
-                    ),
-                ]
-            },
-            "messages[1].tool_calls",
-        ),
-        (
-            {
-                "messages": [
-                    *HELLO,
                     {
                         "role": "user",
                         "content": [{"type": "file", "file": {"file_data": "AAAA"}}],
@@ -979,7 +970,7 @@ WARN = {"on_unsupported_param": "warn"}
         ),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     ],
-    ids=["picture in system", "custom call", "untyped data", "unknown part", "tool"],
+    ids=["picture in system", "untyped data", "unknown part", "tool"],
 )
 def test_what_cannot_be_said_is_refused_or_left_out_as_the_operator_wants(
     members, path

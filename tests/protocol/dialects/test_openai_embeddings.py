@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tz_protocol.dialects.openai_embeddings import OPENAI_EMBEDDINGS
 from tz_protocol.errors import InvalidRequest, UpstreamGarbled
@@ -111,9 +114,78 @@ def test_answer_in_base64_passes_and_an_id_becomes_ours():
         "object": "list",
         "id": "ours",
         "model": "public",
-        "data": [{"embedding": "AACAPw=="}],
+        "data": [{"embedding": "AACAPw==", "index": 0}],
     }
     assert response.usage is None
+
+
+def items_of(items):
+    answer = json.dumps({"data": items}).encode()
+    response = OPENAI_EMBEDDINGS.parse_response(ResponseHead(200), answer)
+    return json.loads(bytes(response.fields["data"]))
+
+
+def item(vector, **members):
+    return {"object": "embedding", "embedding": vector, **members}
+
+
+@pytest.mark.parametrize(
+    "indexes",
+    [
+        [{"index": 2}, {"index": 0}, {"index": 1}],
+        [{"index": 3}, {"index": 1}, {"index": 2}],
+        [{"index": 2.0}, {"index": 0.0}, {"index": 1.0}],
+    ],
+    ids=["unsorted", "from 1", "as numbers with a point"],
+)
+def test_vectors_stand_in_the_order_of_their_inputs(indexes):
+    third, first, second = ([7.0], [5.0], "AACAPw==")
+    items = [
+        item(vector, **index)
+        for vector, index in zip((third, first, second), indexes, strict=True)
+    ]
+    found = items_of(items)
+    assert [one["embedding"] for one in found] == [first, second, third]
+    assert [one["index"] for one in found] == [0, 1, 2]
+    assert {one["object"] for one in found} == {"embedding"}
+
+
+@pytest.mark.parametrize(
+    "index", [{}, {"index": None}, {"index": 0}, {"index": "x"}], ids=repr
+)
+def test_vectors_without_numbers_of_their_own_are_in_order(index):
+    found = items_of([item([float(number)], **index) for number in range(3)])
+    assert [one["index"] for one in found] == [0, 1, 2]
+    assert [one["embedding"] for one in found] == [[0.0], [1.0], [2.0]]
+
+
+def test_gap_between_vectors_is_not_closed():
+    found = items_of([item([2.0], index=2), item([0.0], index=0)])
+    assert [one["index"] for one in found] == [0, 2]
+
+
+def test_vectors_in_order_are_the_bytes_that_they_were():
+    data = b'[{"index": 0, "embedding": [1.50]},{"embedding":"AACAPw==","index":1 }]'
+    answer = b'{"data":' + data + b"}"
+    response = OPENAI_EMBEDDINGS.parse_response(ResponseHead(200), answer)
+    assert bytes(response.fields["data"]) == data
+
+
+@given(
+    st.lists(
+        st.none()
+        | st.integers()
+        | st.dictionaries(
+            st.sampled_from(["index", "embedding", "object"]),
+            st.none() | st.integers() | st.floats() | st.text() | st.lists(st.floats()),
+        ),
+        max_size=5,
+    )
+)
+def test_answer_of_anything_is_an_answer(items):
+    answer = msgspec.json.encode({"data": items})
+    response = OPENAI_EMBEDDINGS.parse_response(ResponseHead(200), answer)
+    assert len(json.loads(bytes(response.fields["data"]))) == len(items)
 
 
 def test_answer_with_odd_usage_is_an_answer():

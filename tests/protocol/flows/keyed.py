@@ -139,3 +139,17 @@ class Keyed(Served):
 def hashed_principal(key: str, text: str) -> Principal:
     """Return the principal that the hashed form of *key* describes."""
     return parse_hashed(digest_of(key.encode()), text.encode())
+
+
+def redis(**options: Any) -> ScriptedRedis:
+    """Return a server with one key in the hashed form."""
+    server = ScriptedRedis(**options)
+    server.run("SET", hashed(), value())
+    return server
+
+
+def loaded(server: ScriptedRedis | None = None, **options: Any) -> Any:
+    """Return a gateway that has loaded its keys; by default the one of ``redis``."""
+    keyed = Keyed(redis=redis() if server is None else server, **options)
+    keyed.wait(2)
+    return keyed

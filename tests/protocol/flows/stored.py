@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.protocol.flows.serving import HOSTS, Served, snapshot
+from tests.protocol.flows.serving import HOSTS, Served, chat, snapshot
 from tz_protocol.testing import ScriptedClickHouse, ScriptedDisk
 from tz_protocol.types.records import CacheSettings, RecordSettings, SpoolSettings
 from tz_protocol.types.secret import Secret
@@ -85,3 +85,13 @@ class Stored(Served):
 def extras(**members: Any) -> dict[str, Any]:
     """Return members of a request under their ``tensorzero::`` names."""
     return {f"tensorzero::{name}": value for name, value in members.items()}
+
+
+def asked(
+    mode: str = "on", *, max_age: int | None = None, **members: Any
+) -> dict[str, Any]:
+    """Return a request that wants the cache."""
+    options: dict[str, Any] = {"enabled": mode}
+    if max_age is not None:
+        options["max_age_s"] = max_age
+    return chat(**members, **extras(cache_options=options))

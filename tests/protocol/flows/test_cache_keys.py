@@ -22,8 +22,8 @@ from tests.protocol.flows.serving import (
     refusal,
     snapshot,
 )
-from tests.protocol.flows.stored import URL, Stored
-from tests.protocol.flows.test_caching import as_key, asked, keyed
+from tests.protocol.flows.stored import URL, Stored, asked
+from tests.protocol.flows.test_caching import as_key, keyed
 from tz_protocol.testing import ScriptedClickHouse, reply
 from tz_protocol.types.records import RecordSettings
 from tz_protocol.types.secret import Secret

@@ -12,7 +12,6 @@ from tests.protocol.flows.serving import (
     HOSTS,
     JSON,
     answer,
-    chat,
     events,
     good,
     good_stream,
@@ -21,7 +20,7 @@ from tests.protocol.flows.serving import (
     snapshot,
     text_of,
 )
-from tests.protocol.flows.stored import URL, Stored, extras
+from tests.protocol.flows.stored import URL, Stored, asked, extras
 from tz_protocol.testing import ScriptedClickHouse, cut, reply
 from tz_protocol.types.keys import Access, Grant, Principal, digest_of
 from tz_protocol.types.records import CacheSettings, RecordSettings
@@ -47,14 +46,6 @@ TOOL_CALL = {
         }
     ],
 }
-
-
-def asked(mode: str = "on", *, max_age: int | None = None, **members):
-    """Return a request that wants the cache."""
-    options: dict[str, Any] = {"enabled": mode}
-    if max_age is not None:
-        options["max_age_s"] = max_age
-    return chat(**members, **extras(cache_options=options))
 
 
 def forms(outcome, is_stream):
@@ -322,62 +313,6 @@ def test_moderations_are_never_given_again():
         outcome = served.ask(request, path="/v1/moderations")
         assert header(outcome, "x-tz-cache") is None
     assert served.upstream_calls() == 2
-
-
-# -- the store ------------------------------------------------------------------
-
-
-def test_answer_in_the_store_serves_another_process():
-    server = ScriptedClickHouse()
-    served = Stored([good()], server=server)
-    first = answer(served.ask(asked()))
-    served.wait(5.0)
-    (row,) = server.rows("ModelInferenceCache")
-    assert len(row["long_cache_key"]) == 64
-    assert row["finish_reason"] == "stop"
-    later = Stored([good()], server=server)
-    outcome = later.ask(asked())
-    assert answer(outcome)["choices"] == first["choices"]
-    assert later.upstream_calls() == 0
-    # and from now on it is in memory
-    server.state = "down"
-    assert header(later.ask(asked()), "x-tz-cache") == "hit"
-
-
-def test_store_that_is_slow_is_a_miss_after_the_deadline():
-    server = ScriptedClickHouse()
-    served = Stored([good()], server=server, cache={"lookup_timeout": 0.05})
-    server.latency = 5.0
-    started = served.sim.now
-    outcome = served.ask(asked("read_only"))
-    assert header(outcome, "x-tz-cache") == "miss"
-    assert outcome.finished_at - started < 0.06
-
-
-def test_store_that_is_slow_again_and_again_is_left_alone():
-    server = ScriptedClickHouse()
-    served = Stored([good()], server=server)
-    server.state = "frozen"
-    for _ in range(5):
-        served.ask(asked("read_only"))
-    started = served.sim.now
-    served.ask(asked("read_only"))
-    assert served.sim.now - started < 0.01
-    server.state = "up"
-    served.wait(6.0)
-    count = len(server.statements)
-    served.ask(asked("read_only"))
-    assert len(server.statements) == count + 1
-
-
-def test_row_that_somebody_else_wrote_is_a_miss():
-    server = ScriptedClickHouse()
-    served = Stored([good()], server=server)
-    served.ask(asked())
-    served.wait(5.0)
-    server.tables["ModelInferenceCache"][0]["output"] = '[{"type":"text","text":"x"}]'
-    later = Stored([good()], server=server)
-    assert header(later.ask(asked()), "x-tz-cache") == "miss"
 
 
 def test_memory_is_bounded_and_forgets_the_least_used():

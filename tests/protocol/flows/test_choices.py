@@ -341,6 +341,17 @@ def test_more_choices_than_the_bound_are_refused_with_provider_field_and_bound(k
     assert not served.sim.requests
 
 
+def test_more_choices_than_connections_are_refused():
+    # As a worker among many has few; the streams would wait for each other's places.
+    served = serve(
+        "cohere", [streamed("cohere", ["x"])], limits=Limits(pool_per_origin=2)
+    )
+    status, error = error_of(served.ask(chat(n=3, stream=True)))
+    assert (status, error["param"]) == (400, "n")
+    assert "2 times" in error["message"]
+    assert not served.sim.requests
+
+
 def test_more_choices_than_the_bound_go_to_a_provider_that_has_them():
     bound = Limits(emulated_choices=3)
     served = serve("anthropic", [whole("anthropic", "x")], [good()], limits=bound)
@@ -614,8 +625,7 @@ def test_hedge_beside_several_calls_leaves_nothing_open():
     check_books(served)
 
 
-def test_streams_through_a_proxy_are_read_one_after_the_other():
-    # A read that is given up there may be the last: nothing may be raced.
+def test_streams_through_a_proxy_are_read_together():
     url = "http://a.test/v1/chat"
     data = b"".join(
         sse_event(json.dumps(one)) for one in said("cohere", ["a", "b", "c"])
@@ -628,7 +638,7 @@ def test_streams_through_a_proxy_are_read_one_after_the_other():
     outcome = served.ask(chat(n=3, stream=True))
     assert texts(outcome) == ["abc"] * 3
     assert events(outcome)[-1] == "[DONE]"
-    assert not any(isinstance(op, Race) for _, op in outcome.operations)
+    assert any(isinstance(op, Race) for _, op in outcome.operations)
     assert served.sim.open_handles == []
 
 

@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.protocol.flows.stepping import (
+    CHUNKED,
+    FAR,
+    GET,
+    POST,
+    Client,
+    echo,
+    ok,
+)
 from tz_protocol.errors import GatewayError, Interrupted, RateLimited
 from tz_protocol.flows.clientstream import WRITE_LIMIT, http_date
-from tz_protocol.flows.connection import Connection, ConnectionSettings, describe_bug
-from tz_protocol.machine import ClientGone, Context, Drain, Machine, Shutdown
+from tz_protocol.flows.connection import describe_bug
+from tz_protocol.machine import ClientGone, Drain, Shutdown
 from tz_protocol.notices import Close, LogLine
 from tz_protocol.operations import (
     AbortBody,
@@ -21,76 +30,11 @@ from tz_protocol.operations import (
     SendHead,
     Sleep,
     Write,
-    WriteEof,
 )
-from tz_protocol.testing import take_responses
 from tz_protocol.types.http import ResponseHead
 from tz_protocol.types.settings import Limits, ServerTimeouts
 
-FAR = 1e9
-GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
-
-
-def ok(head):
-    """Answer at once."""
-    yield from SendHead(FAR, ResponseHead(200, (("content-length", "2"),)))
-    yield from SendBody(FAR, b"OK", end=True)
-
-
-def echo(head):
-    """Send the body back as it comes."""
-    yield from SendHead(FAR, ResponseHead(200))
-    while piece := (yield from ReceiveBody(FAR)):
-        yield from SendBody(FAR, piece)
-    yield from SendBody(FAR, b"", end=True)
-
-
-class Client:
-    """Steps one connection by hand."""
-
-    def __init__(self, handler=ok, render_error=None, **settings):
-        self.context = Context()
-        self.handle = object()
-        self.clock = 1_750_000_000.0
-        connection = Connection(
-            self.handle,
-            handler,
-            context=self.context,
-            settings=ConnectionSettings(**settings),
-            wall_clock=lambda: self.clock,
-            render_error=render_error,
-        )
-        self.machine = Machine(connection.run(), self.context, connection.tell)
-        self.written = bytearray()
-        self.notices = []
-        self.now = 0.0
-        self.machine.start(self.now)
-
-    @property
-    def operation(self):
-        return self.machine.operation
-
-    def take(self):
-        """Take everything that is written; return the outstanding operation."""
-        while type(self.operation) in (Write, WriteEof):
-            if type(self.operation) is Write:
-                self.written += self.operation.data
-            self.machine.resume(None, self.now)
-        self.notices += self.machine.notices()
-        return self.operation
-
-    def say(self, data):
-        """Let *data* come; return the outstanding operation."""
-        assert type(self.take()) is Read
-        self.machine.resume(data, self.now)
-        return self.take()
-
-    def answers(self, methods=()):
-        """Return (status, body) of every whole answer."""
-        messages, rest = take_responses(bytes(self.written), methods, is_eof=False)
-        assert not rest
-        return [(message.status, message.body) for message in messages]
+INTERNAL = b"The gateway made a mistake. It has been logged."
 
 
 def test_date_follows_the_wall_clock():
@@ -307,8 +251,7 @@ def test_malformed_chunk_reaches_the_handler_as_an_invalid_request():
             raise
 
     client = Client(handler)
-    chunked = POST.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked")
-    client.say(chunked + b"zz\r\n")
+    client.say(CHUNKED + b"zz\r\n")
     assert seen == [400]
     assert [status for status, _ in client.answers()] == [400]
 
@@ -354,8 +297,10 @@ def test_bug_that_answers_nothing_is_a_500():
         yield from ReceiveBody(FAR)
 
     client = Client(handler)
-    client.say(GET)
-    assert client.answers()[0][0] == 500
+    client.say(GET + GET)
+    client.say(b"")
+    assert client.answers() == [(500, INTERNAL)]
+    assert client.machine.done
 
 
 def test_description_of_a_bug_is_bounded():

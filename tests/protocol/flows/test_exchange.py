@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from tests.protocol.flows.serving import (
@@ -31,6 +32,7 @@ from tz_protocol.testing import (
     HalfClose,
     Receive,
     ReceiveEof,
+    ReceiveRequest,
     ReceiveResponse,
     Reset,
     Script,
@@ -42,6 +44,7 @@ from tz_protocol.testing import (
     garbage,
     hang,
     http_request,
+    http_response,
     refuse,
     reply,
     sse,
@@ -359,6 +362,27 @@ def test_model_is_resolved_by_name_or_refused(model, status, code):
         assert error_of(outcome)[1]["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("mm", "The model 'mm' does not exist; did you mean 'm'?"),
+        ("other", "The model 'other' does not exist."),
+        (
+            "opnai::gpt",
+            (
+                "The model 'opnai::gpt' does not exist: there is no provider type "
+                "'opnai'; did you mean 'openai'?"
+            ),
+        ),
+        ("m" * 65, f"The model {'m' * 65!r} does not exist."),
+    ],
+    ids=["near", "far", "type", "long"],
+)
+def test_wrong_name_of_a_model_suggests_the_nearest(model, message):
+    outcome = Served([good()]).ask(chat(model=model))
+    assert error_of(outcome)[1]["message"] == message
+
+
 def test_kept_connection_is_used_again():
     served = Served([good()], repeat=True)
     for _ in range(3):
@@ -411,3 +435,50 @@ def test_connection_serves_the_gateway_over_bytes():
     assert dict(message.headers)["date"] == "Sun, 15 Jun 2025 15:06:40 GMT"
     assert served.gateway.connections == 0
     assert len(outcome.writes) == 1, "head and body left in more than one write"
+
+
+# -- the end of it ----------------------------------------------------------------
+
+
+def test_bug_is_recorded_once_and_passed_on(monkeypatch):
+    served = Served([good()])
+    monkeypatch.setattr(served.gateway, "breakers", None)
+    outcome = served.ask()
+    assert isinstance(outcome.error, AttributeError)
+    record = served.record
+    assert (record.outcome, record.error) == ("error", "internal_error")
+    assert record.duration is not None
+    assert served.gateway.admission.in_flight == 0
+    assert served.gateway.memory.held == 0
+
+
+def test_name_that_no_header_can_hold_is_shown_as_far_as_it_can():
+    config = snapshot(("a.test",))
+    model = msgspec.structs.replace(config.models["m"], name="mü\r\nx-evil: 1")
+    config = msgspec.structs.replace(config, models={model.name: model})
+    outcome = Served([good()], config=config).ask(chat(model=model.name))
+    assert outcome.response.status == 200
+    assert header(outcome, "x-tz-model") == "m???x-evil: 1"
+    assert header(outcome, "x-evil") is None
+    assert answer(outcome)["model"] == model.name
+
+
+SPEECH = {"model": "m", "input": "Hi", "voice": "alloy"}
+AUDIO = b"\x00\x01" * 2_000
+
+
+@pytest.mark.parametrize("end", [Close(), Reset()], ids=["cut", "reset"])
+@pytest.mark.parametrize("is_together", [True, False], ids=["together", "later"])
+def test_sound_that_is_cut_is_broken_off_and_what_was_sent_is_counted(end, is_together):
+    sound = http_response(200, (("content-type", "audio/mpeg"),), AUDIO)
+    head = sound[: -len(AUDIO)]
+    first, rest = AUDIO[:1_000], AUDIO[1_000:3_000]
+    last = Send(first + rest) if is_together else Send(rest, after=1.0)
+    steps = (Send(head + (b"" if is_together else first)), last, end)
+    served = Served([(ReceiveRequest(), *steps)])
+    outcome = served.ask(SPEECH, path="/v1/audio/speech")
+    assert outcome.response.status == 200
+    assert outcome.response.is_aborted
+    assert outcome.response.body == first + rest
+    record = served.record
+    assert (record.outcome, record.bytes_out) == ("partial", len(first + rest))

@@ -18,7 +18,9 @@ from tests.protocol.flows.serving import (
     snapshot,
 )
 from tests.protocol.flows.stored import extras
-from tz_protocol.testing import Close, ScriptedRequest, Stall, cut, refuse
+from tz_protocol.flows.figures import SECONDS, Sharing
+from tz_protocol.records.figures import Figures, Report
+from tz_protocol.testing import Close, ScriptedRequest, Simulator, Stall, cut, refuse
 from tz_protocol.types.policy import Policy, Retries
 from tz_protocol.types.settings import Limits
 
@@ -157,6 +159,15 @@ def test_breaker_that_opened_stays_counted_when_its_target_is_gone():
 
 def test_one_process_is_one_worker():
     assert value(Served([good()]), "tz_workers") == 1
+
+
+def test_figures_of_a_process_that_writes_none_are_not_waited_for_without_end():
+    sim = Simulator()
+    report = Report("id", Figures({}, {}, {}))
+    sharing = Sharing("/folder", "1", sim.context, lambda: report)
+    outcome = sim.run(sharing.refresh())
+    assert outcome.result is False
+    assert outcome.finished_at - outcome.started_at == 2 * SECONDS
 
 
 def test_page_speaks_openmetrics_to_whom_wants_it():

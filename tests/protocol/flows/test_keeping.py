@@ -187,6 +187,24 @@ def test_bad_request_leaves_a_row_without_content():
     assert CANARY not in json.dumps(exchange)
 
 
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (b'{"model":"m","messages":[]}', "m"),
+        (b'{"model":7,"messages":[]}', ""),
+        (b'{"messages":[]}', ""),
+        (b"[]", ""),
+        (b"--x", ""),
+    ],
+    ids=["said", "number", "unsaid", "array", "other"],
+)
+def test_bad_request_leaves_the_model_that_it_names(body, asked):
+    served = Stored([good()], server=store())
+    served.ask(body)
+    (exchange,) = served.rows("Exchange")
+    assert (exchange["asked_model"], exchange["model"]) == (asked, "")
+
+
 def test_client_that_leaves_leaves_a_row():
     served = Stored([hang()], server=store(), repeat=False)
     body = json.dumps(chat()).encode()

@@ -15,27 +15,15 @@ from tests.protocol.flows.keyed import (
     Keyed,
     clear,
     hashed,
+    loaded,
     principal,
     read_model,
+    redis,
     value,
 )
-from tests.protocol.flows.serving import answer, error_of, header
+from tests.protocol.flows.serving import answer
 from tz_protocol.flows.keymirror import RECONCILE_SECONDS
 from tz_protocol.testing import ScriptedRedis
-
-
-def redis(**options):
-    """Return a server with one key in the hashed form."""
-    server = ScriptedRedis(**options)
-    server.run("SET", hashed(), value())
-    return server
-
-
-def loaded(server=None, **options):
-    keyed = Keyed(redis=redis() if server is None else server, **options)
-    keyed.wait(2)
-    return keyed
-
 
 # -- changes --------------------------------------------------------------------
 
@@ -301,118 +289,6 @@ def test_foreign_names_are_not_read():
     keyed.wait(RECONCILE_SECONDS + 2)
     read = {c[1] for p in keyed.redis.pipelines for c in p if c[0] in ("GET", "MGET")}
     assert read == {"tz:keys:version", hashed().encode()}
-
-
-# -- failures -------------------------------------------------------------------
-
-
-def test_redis_down_at_start_is_not_ready_and_answers_503():
-    server = redis()
-    server.state = "down"
-    keyed = loaded(server)
-    assert keyed.ask(method="GET", path="/readyz", run=False) is not None
-    assert "the API keys have not been loaded yet" in keyed.gateway.problems()
-    outcome = keyed.request()
-    status, error = error_of(outcome)
-    assert (status, error["code"]) == (503, "auth_unavailable")
-    assert header(outcome, "retry-after") == "1"
-    assert keyed.status(OTHER) == 503
-    server.state = "up"
-    keyed.wait(5)
-    assert not keyed.gateway.problems()
-    assert (keyed.status(), keyed.status(OTHER)) == (200, 401)
-
-
-@pytest.mark.parametrize("state", ["down", "frozen", "denied"])
-def test_redis_away_later_serves_known_keys_for_the_time_set(state):
-    keyed = loaded(cached_for=60.0)
-    keyed.redis.state = state
-    keyed.wait(10)
-    assert (keyed.status(), keyed.status(OTHER)) == (200, 503)
-    keyed.wait(60)
-    assert (keyed.status(), keyed.status(OTHER)) == (503, 503)
-    keyed.redis.state = "up"
-    keyed.wait(5)
-    assert (keyed.status(), keyed.status(OTHER)) == (200, 401)
-    assert len([line for line in keyed.log() if line.level == "error"]) == 1
-
-
-def test_redis_away_later_may_deny_everybody():
-    keyed = loaded(on_unavailable="deny", keys=(principal(OTHER),))
-    keyed.redis.state = "down"
-    keyed.wait(5)
-    assert keyed.status() == 503
-    assert keyed.status(OTHER) == 200  # stands in the file
-
-
-def test_request_without_a_key_is_refused_whether_redis_is_there_or_not():
-    keyed = loaded()
-    keyed.redis.state = "down"
-    keyed.wait(5)
-    assert keyed.status(None) == 401
-
-
-@pytest.mark.parametrize("state", ["down", "frozen"])
-def test_key_disabled_while_redis_was_away_is_refused_after_it_is_back(state):
-    keyed = loaded()
-    keyed.redis.state = state
-    keyed.wait(5)
-    keyed.redis.run("SET", hashed(), value(disabled=True))
-    keyed.redis.state = "up"
-    keyed.wait(5)
-    assert keyed.status() == 401
-
-
-@pytest.mark.parametrize("command", ["SCAN", "MGET", "GET"])
-@pytest.mark.parametrize("code", ["LOADING", "NOPERM", "NOAUTH"])
-def test_refused_command_leaves_the_tables_alone(command, code):
-    keyed = loaded(cached_for=1_000.0)
-    keyed.redis.refusals[command] = code
-    keyed.redis.flush()
-    keyed.wait(2 * RECONCILE_SECONDS)
-    if command == "SCAN":
-        assert keyed.status(OTHER) == 503
-        assert keyed.status() == 200
-    keyed.redis.refusals.clear()
-    keyed.wait(RECONCILE_SECONDS + 5)
-    assert keyed.status() == 401
-
-
-def test_config_command_may_be_forbidden():
-    server = redis()
-    server.refusals["CONFIG"] = "NOPERM"
-    keyed = loaded(server)
-    keyed.redis.run("DEL", hashed())
-    keyed.wait(0.1)
-    assert keyed.status() == 401
-
-
-def test_lost_subscription_compares_everything():
-    keyed = loaded()
-    keyed.redis.drops_events = True
-    keyed.redis.run("DEL", hashed())
-    keyed.redis.cut()
-    keyed.wait(3.5)
-    assert keyed.status() == 401
-
-
-def test_no_operation_of_a_request_concerns_redis():
-    keyed = loaded()
-    for key in (KEY, OTHER, None):
-        outcome = keyed.request(key)
-        names = {type(operation).__name__ for _, operation in outcome.operations}
-        assert not {name for name in names if "Redis" in name}
-
-
-def test_mirror_sleeps_while_no_redis_is_configured():
-    keyed = loaded()
-    without = msgspec.structs.replace(keyed.gateway.snapshot, access=None)
-    keyed.gateway.replace(without)
-    keyed.wait(40)
-    before = len(keyed.redis.pipelines)
-    keyed.wait(40)
-    assert len(keyed.redis.pipelines) == before
-    assert keyed.status(None) == 200
 
 
 # -- size -----------------------------------------------------------------------

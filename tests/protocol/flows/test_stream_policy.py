@@ -23,6 +23,7 @@ from tests.protocol.flows.serving import (
     text_of,
 )
 from tz_protocol.machine import ClientGone, Shutdown
+from tz_protocol.notices import LogLine
 from tz_protocol.operations import SendHead
 from tz_protocol.testing import (
     HalfClose,
@@ -298,14 +299,22 @@ def test_answer_that_comes_while_a_ping_is_sent_waits_for_it():
 READS_IT = (ReceiveResponse(), HalfClose(), ReceiveEof())
 
 
-def converse(served, *, steps=READS_IT, window=None):
+def bugs(served):
+    """Return what the log says of unexpected exceptions."""
+    lines = (line for line in served.sim.notices if isinstance(line, LogLine))
+    return [line.fields for line in lines if "unexpected" in line.message]
+
+
+def converse(served, *, steps=READS_IT, window=None, **options):
     """Ask for a stream over a client's bytes; return what became of it."""
     body = json.dumps(chat(stream=True)).encode()
     request = http_request("POST", "/v1/chat/completions", JSON, body)
     script = Script((Send(request), *steps), window=window)
     client = served.sim.accept(script)
     connection = served.gateway.connection(client, "client")
-    return served.sim.spawn(connection.run(), listener=connection.tell, client=client)
+    return served.sim.spawn(
+        connection.run(), listener=connection.tell, client=client, **options
+    )
 
 
 def test_connection_pings_over_bytes():
@@ -363,3 +372,22 @@ def test_connection_of_a_client_that_does_not_read_its_pings_is_given_up():
     assert outcome.is_done
     assert served.record.outcome == "client_stalled"
     assert served.sim.open_handles == []
+
+
+@pytest.mark.parametrize("event", [ClientGone(), Shutdown()], ids=repr)
+def test_connection_event_at_any_step_of_a_pinged_stream_is_no_bug(event):
+    def run(**options):
+        served = served_with([good_stream(first=2.5, every=0.1)], ping_after=1.0)
+        outcome = converse(served, **options)
+        served.sim.run_until_idle()
+        return served, outcome
+
+    _, whole = run()
+    for step in range(1, len(whole.operations) + 1):
+        served, outcome = run(interrupt_at=(step, event))
+        assert outcome.is_done
+        assert bugs(served) == [], step
+        assert served.gateway.pool.counts()[0] == 0
+        assert len(served.sim.records) <= 1
+        for record in served.sim.records:
+            assert record.outcome in ("client_gone", "shutdown", "ok"), step

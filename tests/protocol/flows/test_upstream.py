@@ -6,23 +6,30 @@ import gzip
 import json
 import zlib
 
+import msgspec
 import pytest
 
 from tests.protocol.flows.serving import (
     COMPLETION,
+    EVENTS,
     JSON,
     Served,
     answer,
+    chat,
     error_of,
     good,
     snapshot,
 )
 from tz_protocol.testing import (
     Close,
+    Failure,
     ProxiedReply,
     ReceiveRequest,
+    Reset,
     Script,
+    ScriptedRequest,
     Send,
+    Stall,
     cut,
     http_response,
     refuse,
@@ -30,9 +37,17 @@ from tz_protocol.testing import (
 )
 from tz_protocol.types.policy import Policy, Retries
 from tz_protocol.types.secret import Secret
-from tz_protocol.types.settings import Limits, Model, Snapshot, Timeouts, Url
+from tz_protocol.types.settings import (
+    Limits,
+    Model,
+    Snapshot,
+    Timeouts,
+    Url,
+)
+from tz_protocol.wire.inflate import PIECE_BYTES
 
 BODY = json.dumps(COMPLETION).encode()
+ONCE = Policy(retries=Retries(count=0))
 
 
 def changed(config, **changes):
@@ -68,7 +83,7 @@ def test_encoded_answer_is_decoded(encoding, body):
     assert answer(outcome)["usage"] == COMPLETION["usage"]
 
 
-@pytest.mark.parametrize(
+UNREADABLE = pytest.mark.parametrize(
     ("encoding", "body"),
     [
         ("br", BODY),
@@ -78,6 +93,9 @@ def test_encoded_answer_is_decoded(encoding, body):
     ],
     ids=["unknown", "not gzip", "cut", "bomb"],
 )
+
+
+@UNREADABLE
 def test_answer_that_cannot_be_decoded_is_a_502(encoding, body):
     headers = (*JSON, ("content-encoding", encoding))
     outcome = Served([reply(200, headers, body)]).ask()
@@ -95,8 +113,7 @@ def test_answer_of_every_framing_is_read(framing):
 
 
 def test_connection_of_an_answer_that_was_cut_is_not_kept():
-    once = Policy(retries=Retries(count=0))
-    config = snapshot(("a.test",), policy=once)
+    config = snapshot(("a.test",), policy=ONCE)
     served = Served([cut(good(), 100), good()], config=config)
     assert error_of(served.ask())[0] == 502
     assert served.ask().response.status == 200
@@ -194,30 +211,6 @@ def test_providers_that_differ_in_verification_share_no_connection():
     assert len(served.sim.opened) == 2
 
 
-URL = "http://a.test/v1/chat/completions"
-
-
-def proxied(script, status=200, headers=JSON):
-    config = changed(snapshot(("a.test",)), proxy=Secret("http://u:p@proxy.test:1"))
-    served = Served([refuse()], config=config)
-    served.sim.world.proxied(URL, ProxiedReply(status, headers, script))
-    return served
-
-
-def test_call_through_a_proxy_is_answered():
-    served = proxied(Script((Send(BODY), Close())))
-    assert answer(served.ask())["usage"] == COMPLETION["usage"]
-    assert served.sim.open_handles == []
-
-
-def test_call_through_a_proxy_that_fails_is_told_without_the_proxy():
-    served = proxied(Script((Send(b"no"), Close())), status=407)
-    status, error = error_of(served.ask())
-    assert status == 502
-    assert "proxy.test" not in json.dumps(error)
-    assert served.sim.open_handles == []
-
-
 def test_sweep_closes_connections_that_idled_too_long():
     served = Served([good()], repeat=True)
     served.ask()
@@ -229,3 +222,174 @@ def test_sweep_closes_connections_that_idled_too_long():
     served.sim.run_until(served.sim.now + 10)
     assert served.sim.open_handles == []
     sweep.cancel()
+
+
+def test_kept_connection_that_dies_is_dialled_again_once():
+    script = (ReceiveRequest(), Send(http_response(200, JSON, BODY)), ReceiveRequest())
+    served = Served([(*script, Close()), refuse()])
+    assert served.ask().response.status == 200
+    once = served.gateway.snapshot
+    served.gateway.replace(
+        msgspec.structs.replace(
+            once, gateway=msgspec.structs.replace(once.gateway, policy=ONCE)
+        )
+    )
+    assert error_of(served.ask())[0] == 502
+    (attempt,) = served.sim.records[-1].attempts
+    assert attempt.error == "upstream_unreachable"
+    assert served.gateway.pool.counts() == (0, 0)
+    assert served.sim.open_handles == []
+
+
+def test_connections_that_are_kept_are_bounded():
+    limits = Limits(pool_per_origin=4, pool_idle=1)
+    config = snapshot(("a.test",), limits=limits)
+    served = Served([good(after=1.0)], config=config, repeat=True)
+    outcomes = [served.ask(run=False) for _ in range(3)]
+    served.sim.run_until(served.sim.now + 2.0)
+    assert [o.response.status for o in outcomes] == [200] * 3
+    assert len(served.sim.opened) == 3
+    assert len(served.sim.open_handles) == 1
+
+
+# -- through an egress proxy ----------------------------------------------------
+
+URL = "http://a.test/v1/chat/completions"
+GZIP = (*JSON, ("content-encoding", "gzip"))
+
+
+def proxied(script, status=200, headers=JSON, **settings):
+    """Return a gateway that reaches its provider through a proxy, which says this."""
+    config = snapshot(("a.test",), policy=ONCE, **settings)
+    config = changed(config, proxy=Secret("http://u:p@proxy.test:1"))
+    served = Served([refuse()], config=config)
+    found = script
+    if not isinstance(script, Failure):
+        found = ProxiedReply(status, headers, script)
+    served.sim.world.proxied(URL, found)
+    return served
+
+
+def said(*steps, **options):
+    return Script((*steps, Close()), **options)
+
+
+def test_call_through_a_proxy_is_answered():
+    served = proxied(said(Send(BODY)))
+    assert answer(served.ask())["usage"] == COMPLETION["usage"]
+    assert served.sim.open_handles == []
+
+
+def test_call_through_a_proxy_that_fails_is_told_without_the_proxy():
+    served = proxied(said(Send(b"no")), status=407)
+    status, error = error_of(served.ask())
+    assert status == 502
+    assert "proxy.test" not in json.dumps(error)
+    assert served.sim.open_handles == []
+
+
+def test_proxy_that_answers_with_an_informational_status_only_is_a_502():
+    served = proxied(said(), status=103)
+    assert error_of(served.ask())[0] == 502
+    assert served.sim.open_handles == []
+
+
+@pytest.mark.parametrize("kind", ["refused", "dns", "tls", "reset"])
+def test_proxy_that_cannot_be_reached_is_a_502(kind):
+    served = proxied(Failure(kind))
+    assert error_of(served.ask())[0] == 502
+    (attempt,) = served.record.attempts
+    code = {"tls": "upstream_tls_error", "reset": "upstream_disconnected"}
+    assert attempt.error == code.get(kind, "upstream_unreachable")
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "seconds"),
+    [(Timeouts(first_content=4.0), 4.0), (Timeouts(total=3.0), 3.0)],
+    ids=["first content", "total"],
+)
+def test_proxy_that_says_nothing_is_a_504_at_the_first_deadline(timeouts, seconds):
+    served = proxied(Failure("hang"), timeouts=timeouts)
+    outcome = served.ask()
+    assert error_of(outcome)[0] == 504
+    assert outcome.finished_at - outcome.started_at == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("steps", [(Reset(),), (Stall(),)], ids=["reset", "stall"])
+def test_answer_through_a_proxy_that_breaks_off_is_an_error_and_closed(steps):
+    script = Script((Send(BODY[:20]), *steps))
+    served = proxied(script, timeouts=Timeouts(total=5.0))
+    assert error_of(served.ask())[0] == (504 if steps == (Stall(),) else 502)
+    assert served.sim.open_handles == []
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000_000])
+def test_encoded_answer_through_a_proxy_is_decoded_however_split(size):
+    served = proxied(said(Send(gzip.compress(BODY), piece=size)), headers=GZIP)
+    served.sim.splits = (size,)
+    assert answer(served.ask())["usage"] == COMPLETION["usage"]
+    assert served.sim.open_handles == []
+
+
+@UNREADABLE
+def test_answer_through_a_proxy_that_cannot_be_decoded_is_a_502(encoding, body):
+    headers = (*JSON, ("content-encoding", encoding))
+    served = proxied(said(Send(body)), headers=headers)
+    assert error_of(served.ask())[0] == 502
+    assert served.sim.open_handles == []
+
+
+def test_stream_through_a_proxy_whose_client_leaves_is_closed():
+    events = b"".join(b"data: " + event + b"\n\n" for event in EVENTS[:3])
+    stream = (("content-type", "text/event-stream"),)
+    served = proxied(Script((Send(events), Stall())), headers=stream)
+    body = json.dumps(chat(stream=True)).encode()
+    served.ask(request=ScriptedRequest((body,), gone_after=2.0))
+    assert served.record.outcome == "client_gone"
+    assert served.sim.open_handles == []
+
+
+# -- large answers --------------------------------------------------------------
+
+WORD = "x" * (3 * PIECE_BYTES)
+LARGE = json.dumps(
+    {
+        **COMPLETION,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": WORD},
+                "finish_reason": "stop",
+            }
+        ],
+    }
+).encode()
+
+
+def flushed(*sizes):
+    """Return LARGE as gzip, in pieces that decode to just so many bytes."""
+    encoder = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    pieces, at = [], 0
+    for size in sizes:
+        piece = encoder.compress(LARGE[at : at + size])
+        pieces.append(piece + encoder.flush(zlib.Z_SYNC_FLUSH))
+        at += size
+    return [*pieces, encoder.compress(LARGE[at:]) + encoder.flush()]
+
+
+@pytest.mark.parametrize("is_proxied", [False, True], ids=["direct", "proxied"])
+@pytest.mark.parametrize(
+    "sizes",
+    [(), (PIECE_BYTES,), (PIECE_BYTES - 1,), (2 * PIECE_BYTES,), (len(LARGE),)],
+    ids=["one", "a piece", "nearly a piece", "two pieces", "all, then the end"],
+)
+def test_answer_that_decodes_to_many_pieces_is_whole(sizes, is_proxied):
+    steps = tuple(Send(piece, after=1.0) for piece in flushed(*sizes))
+    if is_proxied:
+        served = proxied(said(*steps), headers=GZIP)
+    else:
+        head = http_response(200, GZIP, framing="close")
+        served = Served([(ReceiveRequest(), Send(head), *steps, Close())])
+    message = answer(served.ask())["choices"][0]["message"]
+    assert message["content"] == WORD
+    assert served.sim.open_handles == []

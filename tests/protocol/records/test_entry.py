@@ -92,6 +92,19 @@ def test_redaction_leaves_the_shape_of_a_conversation():
     assert json.loads(found.sent) == body
 
 
+def test_redacted_stream_tells_the_length_of_the_whole_and_of_no_piece():
+    deltas = [{"content": "Wal"}, {"content": "ly "}, {"content": "barks"}]
+    lines = [json.dumps({"choices": [{"index": 0, "delta": d}]}) for d in deltas]
+    found = content("redacted", received=[line.encode() for line in (*lines, "junk")])
+    pieces = [json.loads(line) for line in found.received.split(b"\n")]
+    assert [p["choices"][0]["delta"]["content"] for p in pieces[:3]] == [
+        "[redacted]"
+    ] * 3
+    assert pieces[3] == "[redacted]"
+    (choice,) = json.loads(found.answer)["choices"]
+    assert choice["message"]["content"] == "[redacted: 11 characters]"
+
+
 def test_redaction_of_what_is_no_json_leaves_its_size():
     found = content("redacted", received=CANARY.encode())
     assert json.loads(found.received) == f"[redacted: {len(CANARY)} bytes]"

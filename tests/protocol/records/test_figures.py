@@ -33,7 +33,7 @@ def series(kind):
     )
 
 
-numbers = st.integers(0, 2**53) | st.decimals(
+numbers = st.integers(0, 2**70) | st.decimals(
     0, 10**6, allow_nan=False, allow_infinity=False, places=8
 )
 

@@ -26,9 +26,10 @@ PRIVATE = [
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
     *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24"),
     *("192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
-    *("224.0.0.0/4", "240.0.0.0/4"),
+    *("224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
 ]
-"""https://www.iana.org/assignments/iana-ipv4-special-registry, and multicast."""
+"""https://www.iana.org/assignments/iana-ipv4-special-registry, and multicast; the last
+is one of Microsoft's, behind which every machine on Azure has a host of its own."""
 
 PRIVATE_V6 = [
     *("::/128", "::1/128", "::/96", "64:ff9b:1::/48", "100::/64", "2001::/23"),
@@ -160,6 +161,7 @@ def test_link_is_taken_apart(link, expected):
         ("https://a..b/", "host"),
         ("https://-a/", "host"),
         ("https://é.test/", "host"),
+        ("https://a.tes\u212a/", "host"),
         ("https://a%2Eb/", "host"),
         ("https://[::1/", "not a URL"),
         ("https://[fe80::1%25eth0]/", "host"),
