@@ -279,6 +279,7 @@ class Spooler:
         self.failure = reason
 
     def _works(self) -> None:
+        self._again = -FOREVER
         if self.failure:
             self.failure = ""
             self._context.tell(LogLine("info", "the spool can be written again"))

@@ -488,6 +488,22 @@ def test_slow_disk_delays_a_request_once_and_no_more():
     assert sorted(run.written()) == run.offered
 
 
+def test_disk_that_was_slow_once_is_used_as_soon_as_it_has_answered():
+    run = Recording(spool={}, durability="spool")
+    run.server.state = "down"
+    run.disk.latency = 1.5
+    kept: list[str] = []
+    run.keep(kept)
+    run.wait(0.1)
+    run.disk.latency = 0.0
+    run.wait(1.5)
+    assert kept == []
+    run.keep(kept)
+    run.wait(0.01)
+    assert kept == run.offered[1:]
+    assert run.counts.spooled == 2
+
+
 def test_sync_durability_waits_for_the_store():
     run = Recording(durability="sync", flush=60.0)
     run.server.latency = 0.5
