@@ -384,15 +384,18 @@ class RequestRenderer:
         kept = [
             one for one in content if type(one) is Raw or one["type"] not in _THOUGHTS
         ]
-        if len(kept) == len(content):
+        left = len(content) - len(kept)
+        if not left:
             return
         messages = self._conversation.messages
         for index in reversed(range(len(messages))):
             role = messages[index].role
-            if role == "user" or role == "tool":
-                break
-            if any(type(block) is Thinking for block in messages[index].content):
+            if left <= 0 and (role == "user" or role == "tool"):
+                break  # what stands after the turn may have been left out
+            thoughts = [one for one in messages[index].content if type(one) is Thinking]
+            if thoughts:
                 self.report.drop(f"messages[{index}].reasoning_content")
+                left -= len(thoughts)
         last["content"] = _plain(kept)
         if not kept:
             self._fields["messages"].pop()

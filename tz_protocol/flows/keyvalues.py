@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import msgspec
@@ -54,7 +55,7 @@ _FAMILIES = (HASHED, CLEAR, MODELS)
 
 _HEX = re.compile(rb"[0-9a-fA-F]{64}")
 
-_UNKNOWN = re.compile(r"(?s)(Object contains unknown field) `.*?`( - at `[^`]*`)?\Z")
+_UNKNOWN = re.compile(r"(?s)(Object contains unknown field) `(.*?)`( - at `[^`]*`)?\Z")
 """What the reader says of a member that it does not know."""
 
 _MOST_SHARED = 4_096
@@ -79,6 +80,12 @@ class _KeyShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disabled: bool = False
     note: str = ""
 
+
+_MEMBERS = tuple(
+    name
+    for shape in (_KeyShape, _LimitsShape, Grant)
+    for name in shape.__struct_fields__
+)
 
 _read_clear = msgspec.json.Decoder(dict[str, Raw]).decode
 _read_grants = msgspec.json.Decoder(dict[str, Grant]).decode
@@ -241,8 +248,16 @@ def _decoded(read: Any, data: bytes) -> Any:
     try:
         return read(data)
     except msgspec.ValidationError as error:
-        # The member's name may be a key: the form in clear under the other's name.
-        raise ValueError(_UNKNOWN.sub(r"\1\2", str(error))) from None
+        raise ValueError(_UNKNOWN.sub(_without_name, str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = "it is not valid JSON"
         raise ValueError(message) from None
+
+
+def _without_name(found: re.Match[str]) -> str:
+    """Return the sentence without the member's name, unless it is one of ours but for
+    a slip: it may be a key, where the form in clear stands under the other's name."""
+    said, name, place = found.groups()
+    near = get_close_matches(name, _MEMBERS, n=1, cutoff=0.8)
+    shown = f" `{name}` (did you mean `{near[0]}`?)" if near else ""
+    return f"{said}{shown}{place or ''}"

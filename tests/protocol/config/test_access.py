@@ -95,7 +95,10 @@ def test_hashed_key_in_the_file_has_all_that_redis_has():
         ),
         (
             hashed("models = []\nlimit = 3"),
-            "1: api_keys: Object contains unknown field `limit`",
+            (
+                "1: api_keys: Object contains unknown field `limit` (did you mean "
+                "`limits`?)"
+            ),
         ),
         (
             hashed("models = []\nexpires_at = 2030-01-01T00:00:00"),
