@@ -48,6 +48,7 @@ __all__ = [
     "end_connection",
     "performers",
     "split_address",
+    "traced",
 ]
 
 T = TypeVar("T")
@@ -448,6 +449,17 @@ _OF_HANDLES: Operations = {
     WriteEof: lambda operation: operation.handle.write_eof(),
 }
 """Operation type -> the method of a handle that performs it."""
+
+
+def traced(call: HttpCall, event: str, info: Mapping[str, Any], now: float) -> None:
+    """Take what httpcore's extension ``trace`` tells of *call*: is it connected?
+
+    A tunnel is asked for by a request of its own, which is not the call's.
+    """
+    if call.on_connected is None or event != "http11.send_request_headers.started":
+        return
+    if info["request"].method != b"CONNECT":
+        call.on_connected(now)
 
 
 _TABLES = (operations, storeops)

@@ -281,6 +281,9 @@ class HttpCall(Operation[tuple[int, tuple[tuple[str, str], ...], Handle]]):
     body: bytes
     proxy: str
     tls: TlsOptions | None = None
+    on_connected: Callable[[float], object] | None = None
+    """Told when there was a connection to send it on: to the proxy, or through it if
+    there is a tunnel. A kept one is there at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import httpx
 import trio
 
 from tz_protocol import operations as ops
-from tz_protocol.drivers import Timer, Timers, performers
+from tz_protocol.drivers import Timer, Timers, performers, traced
 from tz_protocol.errors import OperationBroken, kind_of
 from tz_protocol.notices import Notice
 from tz_protocol.types.secret import Secret
@@ -327,6 +327,11 @@ class Backend(Stores):
         request = httpx.Request(
             call.method, call.url, headers=call.headers, content=call.body
         )
+
+        async def trace(event: str, info: Any) -> None:
+            traced(call, event, info, self.now())
+
+        request.extensions["trace"] = trace
         response = await _told(self._clients[key].send(request, stream=True))
         headers = tuple((name.lower(), v) for name, v in response.headers.multi_items())
         return response.status_code, headers, HttpStream(response)

@@ -125,11 +125,7 @@ def test_tables_of_the_first_version_get_the_later_columns(
     with monkeypatch.context() as patch:
         patch.setattr("tz_protocol.flows.migrate.MIGRATIONS", MIGRATIONS[:1])
         transport.run_flow(lambda: migrate(store, None), context)
-    names = engine.query(
-        "SELECT name FROM system.columns "
-        "WHERE database = currentDatabase() AND table = 'Exchange'"
-    )
-    columns = {row["name"] for row in names}
+    columns = columns_of_exchange(engine)
     row = json.loads(dict(rows_of(entry()))["Exchange"])
     insert(transport, engine.url, {name: row[name] for name in columns & row.keys()})
     transport.run_flow(lambda: migrate(store, None), context)
@@ -142,6 +138,42 @@ def test_tables_of_the_first_version_get_the_later_columns(
         {"c": [None], "i": [None], "n": [0], "t": ""},
         {"c": [20.0], "i": [10], "n": [1], "t": TRACE},
     ]
+
+
+@pytest.mark.parametrize("version", [1, 4])
+def test_gateway_of_an_earlier_version_goes_on_writing_to_the_later_tables(
+    transport, engine, monkeypatch, version
+):
+    context = Context()
+    store = ClickHouse(engine.url, context)
+    names: set[str] = set()
+    for migrations in (MIGRATIONS[:1], MIGRATIONS[:version]):
+        with monkeypatch.context() as patch:
+            patch.setattr("tz_protocol.flows.migrate.MIGRATIONS", migrations)
+            transport.run_flow(lambda: migrate(store, None), context)
+        names = names or columns_of_exchange(engine)
+    transport.run_flow(lambda: migrate(store, None), context)
+    row = json.loads(dict(rows_of(entry()))["Exchange"])
+    known = {name: row[name] for name in names & row.keys()}
+    assert "attempts.provider" in known
+    assert "attempts.connect_ms" not in known
+    insert(transport, engine.url, known)
+    insert(transport, engine.url, {**known, "id": uuid(), "attempts.calls": [3]})
+    found = engine.query(
+        "SELECT attempts.provider AS p, attempts.connect_ms AS c, "
+        "attempts.is_hedge AS h, attempts.calls AS n, attempts.input_tokens AS i, "
+        "attempts.output_tokens AS o FROM Exchange ORDER BY id"
+    )
+    one = {"p": ["p"], "c": [None], "h": [False], "n": [0], "i": [None], "o": [None]}
+    assert found == [one, {**one, "n": [3]}]
+
+
+def columns_of_exchange(engine):
+    names = engine.query(
+        "SELECT name FROM system.columns "
+        "WHERE database = currentDatabase() AND table = 'Exchange'"
+    )
+    return {row["name"] for row in names}
 
 
 def insert(transport, url, row):

@@ -124,8 +124,9 @@ class Calls:
         proof = yield from prove(gateway, candidate, request, key, connect)
         self.redaction.add(proof.secrets)
 
-        def connected() -> None:
-            note.connected = exchange.seconds()
+        def connected(moment: float | None) -> None:
+            began = exchange.record.started
+            note.connected = None if moment is None else moment - began
 
         call = Call(
             request=request,

@@ -59,8 +59,9 @@ class Call:
     head_deadline: float
     """When the response's head must be there."""
     total_deadline: float
-    on_connected: Callable[[], object] = lambda: None
-    """Called each time that there is a connection: again if a kept one was dead."""
+    on_connected: Callable[[float | None], object] = lambda moment: None
+    """Told when there was a connection, which may be a kept one. None: that one was
+    dead, and another is being made."""
 
 
 class UpstreamResponse(Protocol):
@@ -122,7 +123,7 @@ def open_upstream(
     if proxy is not None:
         return (yield from _open_proxied(call, url, proxy, context, limits))
     connection = yield from _acquire(call, url, pool, context, limits)
-    call.on_connected()
+    call.on_connected(context.now)
     try:
         response = _PooledResponse(connection, pool, context, limits)
         yield from _request(call, url, response)
@@ -219,8 +220,9 @@ def _request(call: Call, url: Url, response: _PooledResponse) -> Flow[None]:
         connection.codec = ClientCodec(response.limits)
         connection.handle = None
         connection.is_reused = False
+        call.on_connected(None)
         connection.handle = yield from _connect(call, url)
-        call.on_connected()
+        call.on_connected(response.context.now)
     yield from response.receive_head(data, call)
 
 
@@ -372,6 +374,7 @@ def _open_proxied(
             call.request.body,
             proxy.reveal(),
             _tls(call.settings, url),
+            call.on_connected,
         )
     except OperationError as error:
         raise _lost(error, _too_slow(call)) from None

@@ -87,8 +87,8 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
     error: str | None = None
     """Code of what failed; None for the attempt that answered."""
     connected: float | None = None
-    """When there was a connection, kept or new; None if there was none, or if whoever
-    made it does not tell (httpx, through an egress proxy)."""
+    """When there was a connection, kept or new, TLS and a proxy's tunnel included; None
+    if there was none, or none was needed."""
     head: float | None = None
     first_content: float | None = None
     ended: float | None = None

@@ -248,6 +248,21 @@ _ADDED_TO_EXCHANGE = tuple(
     )
 )
 
+_DEFAULTS_OF_ATTEMPTS = tuple(
+    f"ALTER TABLE Exchange MODIFY COLUMN `attempts.{name}` Array({kind}) "
+    f"DEFAULT arrayMap(x -> {value}, `attempts.provider`)"
+    for name, kind, value in (
+        ("connect_ms", "Nullable(Float64)", "NULL"),
+        ("is_hedge", "Bool", "false"),
+        ("calls", "UInt16", "0"),
+        ("input_tokens", "Nullable(UInt32)", "NULL"),
+        ("output_tokens", "Nullable(UInt32)", "NULL"),
+    )
+)
+"""Nested columns have one length, or the row is refused: while gateways are replaced,
+those that do not know a column go on writing rows without it. A column that is added
+to ``attempts`` needs such a default from the start."""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -270,6 +285,7 @@ MIGRATIONS = (
         tables=("ModelProviderStatistics", "VariantStatistics"),
     ),
     Migration(4, "traces and attempts", _ADDED_TO_EXCHANGE),
+    Migration(5, "defaults of attempts", _DEFAULTS_OF_ATTEMPTS),
 )
 """In order; a new one is added at the end and none is ever changed."""
 

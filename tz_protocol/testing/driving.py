@@ -42,11 +42,7 @@ from tz_protocol.testing.peers import Stream
 from tz_protocol.testing.stores import Asking
 from tz_protocol.testing.surroundings import AT_ONCE, Process
 from tz_protocol.testing.working import IN_THREADS, Working
-from tz_protocol.testing.worlds import (
-    Failure,
-    ProxiedReply,
-    ScriptedRequest,
-)
+from tz_protocol.testing.worlds import Failure, ProxiedReply, ScriptedRequest
 
 if TYPE_CHECKING:
     from tz_protocol.testing.simulator import Simulator, Timer
@@ -299,11 +295,15 @@ class Driver:
             return
         reply: ProxiedReply = found
 
+        def connected() -> None:
+            (operation.on_connected or bool)(self.sim.now)
+            self.park(self.sim.after(reply.head_after, answered))
+
         def answered() -> None:
             stream = self.sim.open_stream(operation.url, reply.script, operation.tls)
             self.resume((reply.status, reply.headers, stream))
 
-        self.park(self.sim.after(reply.script.connect_after, answered))
+        self.park(self.sim.after(reply.script.connect_after, connected))
 
     def _meet(self, failure: Failure) -> None:
         if failure.kind != "hang":

@@ -345,6 +345,8 @@ class ProxiedReply:
     headers: Headers
     script: Script
     """Its ``Send`` steps are the raw body."""
+    head_after: float = 0.0
+    """Seconds from the connection, which is there as the script says, to the head."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,8 @@ def test_migrations_are_carried_out_and_told():
     server = ScriptedClickHouse()
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
-    done = "tables, lookup tables, statistics, traces and attempts"
+    done = "tables, lookup tables, statistics, traces and attempts, "
+    done += "defaults of attempts"
     assert process.out == f"carried out: {done}\n"
     assert {"Exchange", "InferenceById", "VariantStatistics"} <= server.created
     again = start("--run-clickhouse-migrations", world(server))
@@ -205,7 +206,7 @@ def test_migrations_that_a_server_cannot_have_are_told_until_it_can():
     )
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
-    done = "tables, lookup tables, traces and attempts"
+    done = "tables, lookup tables, traces and attempts, defaults of attempts"
     assert process.out == f"carried out: {done}\n{left_out}"
     assert "VariantStatistics" not in server.created
     again = start("--run-clickhouse-migrations", world(server))
@@ -231,8 +232,10 @@ def test_migrations_without_the_right_to_make_functions_go_on():
     server.functions.remove("uint_to_uuid")
     process = start("--run-clickhouse-migrations", world(server))
     assert process.finish() == 0
+    done = "tables, lookup tables, statistics, traces and attempts, "
+    done += "defaults of attempts"
     assert process.out.splitlines() == [
-        "carried out: tables, lookup tables, statistics, traces and attempts",
+        f"carried out: {done}",
         "left out, as this server cannot: function uint_to_uuid (no right to make it)",
     ]
 
