@@ -124,7 +124,7 @@ def test_rows_that_were_there_before_the_views_are_counted_once(each_engine, gat
     engine.url, url = engine.address, engine.url
     engine.query(f"CREATE DATABASE {name}")
     engine.url = url
-    for migration in (MIGRATIONS[0], MIGRATIONS[-1]):
+    for migration in (MIGRATIONS[0], *MIGRATIONS[3:]):
         for statement in migration.statements:
             engine.query(statement)
     # As a gateway wrote them that knew of no other tables.

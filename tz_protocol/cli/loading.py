@@ -8,7 +8,7 @@ comes out together, as one ``ConfigError``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tz_protocol.cli.options import Source
 from tz_protocol.config.addresses import parse_bind_address, with_host_and_port
@@ -20,13 +20,14 @@ from tz_protocol.errors import (
 )
 from tz_protocol.machine import Context
 from tz_protocol.operations import Flow, ReadFiles, ResolveSecret
+from tz_protocol.types.records import RecordSettings
 from tz_protocol.types.secret import Secret
 from tz_protocol.types.settings import GatewaySettings, Snapshot
 
 if TYPE_CHECKING:
     from tz_protocol.config.document import Document
 
-__all__ = ["ADDRESS_LOCATION", "Loaded", "load"]
+__all__ = ["ADDRESS_LOCATION", "Loaded", "load", "load_records"]
 
 ADDRESS_VARIABLE = "TENSORZERO_GATEWAY_BIND_ADDRESS"
 ADDRESS_LOCATION = f"env::{ADDRESS_VARIABLE}"
@@ -68,6 +69,29 @@ def load(source: Source, context: Context) -> Flow[Loaded]:
     if problems:
         raise ConfigError(problems)
     return Loaded(snapshot, tuple(path for path, _text in files))
+
+
+def load_records(source: Source, context: Context) -> Flow[RecordSettings]:
+    """Return what *source* says of records, whatever else is in it.
+
+    Whoever prepares a store need not have the providers' keys.
+
+    Raises:
+        ConfigError: It cannot be read, or this part of it is wrong.
+    """
+    from tz_protocol.config.document import Document
+    from tz_protocol.config.load import build, parse
+
+    files = yield from _read_files(source.patterns, context)
+    whole = parse(files)
+    gateway = whole.data.get("gateway")
+    part: dict[str, Any] = {}
+    if isinstance(gateway, dict):
+        table = gateway.get("observability", {})
+        if isinstance(table, dict):
+            table = {**table, "enabled": None}  # the store is named elsewhere
+        part = {"gateway": {"observability": table}}
+    return build(Document(whole.files, part), {}).gateway.records
 
 
 def _read_files(

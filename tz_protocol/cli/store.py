@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tz_protocol.cli.arguments import USAGE_ERROR
 from tz_protocol.cli.lifetime import FOREVER
-from tz_protocol.cli.loading import load
+from tz_protocol.cli.loading import load_records
 from tz_protocol.cli.options import Migrate, Tail, Usage
 from tz_protocol.cli.output import print_error, print_problems, say
 from tz_protocol.cli.reports import FIELDS, line_of, report, rows_in, usage_query
@@ -87,12 +87,12 @@ def _ttl_days(command: Migrate, context: Context) -> Flow[int | None]:
     """Return what the files say.
 
     Raises:
-        ConfigError: They cannot be used; a gateway would not start with them either.
+        ConfigError: They cannot be read, or what they say of records is wrong.
     """
     if not command.source.patterns:
         return None
-    loaded = yield from load(command.source, context)
-    return loaded.snapshot.gateway.records.ttl_days
+    records = yield from load_records(command.source, context)
+    return records.ttl_days
 
 
 def usage(command: Usage, context: Context) -> Flow[int]:

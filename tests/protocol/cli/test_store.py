@@ -188,6 +188,24 @@ def test_migrations_take_the_time_that_rows_stay_from_the_file():
     assert any("toIntervalDay(9)" in one for one in server.statements)
 
 
+def test_migrations_need_no_more_of_the_file_than_it_says_of_records():
+    server = ScriptedClickHouse()
+    server.answers["create_table_query"] = lambda parameters: [
+        {"name": "Exchange", "create_table_query": "CREATE TABLE Exchange"}
+    ]
+    text = """
+        [models.m]
+        routing = ["openai::gpt-4o"]
+        [gateway.observability]
+        enabled = true
+        ttl_days = 9
+    """
+    argv = "--run-clickhouse-migrations --config-file a.toml"
+    process = start(argv, world(server), a=text)
+    assert process.finish() == 0, process.err
+    assert "Exchange's rows go after 9 days" in process.out
+
+
 def test_migrations_with_a_file_that_is_wrong_change_nothing():
     server = ScriptedClickHouse()
     argv = "--run-clickhouse-migrations --config-file a.toml"
