@@ -31,6 +31,7 @@ from tz_protocol.errors import OperationBroken, StoreRefused
 from tz_protocol.flows.clickhouse import ClickHouse
 from tz_protocol.flows.migrate import migrate
 from tz_protocol.flows.writing import BAD_DATA, MISSING_TABLE
+from tz_protocol.flows.writing import write as write_rows
 from tz_protocol.machine import Context
 from tz_protocol.operations import All
 from tz_protocol.recordops import (
@@ -166,6 +167,35 @@ def test_gateway_of_an_earlier_version_goes_on_writing_to_the_later_tables(
     )
     one = {"p": ["p"], "c": [None], "h": [False], "n": [0], "i": [None], "o": [None]}
     assert found == [one, {**one, "n": [3]}]
+
+
+def test_table_of_an_older_version_is_told_from_a_bad_row(
+    transport, engine, monkeypatch
+):
+    context = Context()
+    store = ClickHouse(engine.url, context)
+    with monkeypatch.context() as patch:
+        patch.setattr("tz_protocol.flows.migrate.MIGRATIONS", MIGRATIONS[:1])
+        transport.run_flow(lambda: migrate(store, None), context)
+    row = dict(rows_of(entry()))["Exchange"]
+    bad = row.replace(b'"duration_ms":250.0', b'"duration_ms":"a"')
+    assert bad != row
+
+    def writing(rows, name):
+        return transport.run_flow(
+            lambda: write_rows(
+                store, SECONDS, name, {"Exchange": rows}, {}, is_repeat=False
+            ),
+            context,
+        )
+
+    with pytest.raises(StoreRefused) as refused:
+        writing([(0, row)], "old")
+    assert refused.value.code in MISSING_TABLE
+    transport.run_flow(lambda: migrate(store, None), context)
+    ((number, *_),) = writing([(0, row), (1, bad)], "new")
+    assert number == 1
+    assert engine.query("SELECT count() AS n FROM Exchange") == [{"n": 1}]
 
 
 def columns_of_exchange(engine):

@@ -63,6 +63,10 @@ BAD_DATA = frozenset(
 MISSING_TABLE = frozenset({"16", "60", "81"})
 """NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_TABLE, UNKNOWN_DATABASE: migrations are due."""
 
+_NO_SUCH_COLUMN = "16"
+_UNKNOWN_FIELD = "117"
+"""INCORRECT_DATA, which is what a member is called that the table has no column for."""
+
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
 Row: TypeAlias = tuple[int, bytes]
@@ -138,6 +142,7 @@ class _Key(msgspec.Struct):
 
 
 _read = msgspec.json.Decoder(_Key, strict=False).decode
+_read_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _UUID = re.compile(r"[0-9a-fA-F-]{36}")
 
 
@@ -218,6 +223,8 @@ def _insert(
         except StoreRefused as error:
             if error.code not in BAD_DATA:
                 raise
+            if error.code == _UNKNOWN_FIELD and part is rows:
+                yield from _require_columns(store, seconds, table, rows)
             if len(part) == 1:
                 number, row = part[0]
                 rejected.append((number, table, row, error.code))
@@ -225,3 +232,22 @@ def _insert(
             middle = len(part) // 2
             parts += [part[middle:], part[:middle]]
     return rejected
+
+
+def _require_columns(
+    store: ClickHouse, seconds: float, table: str, rows: list[Row]
+) -> Flow[None]:
+    """Check that the table is not an older version's, for which no row is at fault.
+
+    Raises:
+        StoreRefused: It is: migrations are due, and then the same rows are good.
+    """
+    members = dict.fromkeys(name for _, row in rows for name in _read_members(row))
+    named = ", ".join(f"'{name}'" for name in members)
+    sql = (
+        "SELECT name FROM system.columns WHERE database = currentDatabase() "
+        f"AND table = '{table}' AND name IN ({named}) FORMAT JSONEachRow"
+    )
+    answer = yield from store.query(seconds, sql)
+    if len(answer.splitlines()) < len(members):
+        raise StoreRefused(_NO_SUCH_COLUMN)

@@ -46,6 +46,8 @@ class ScriptedClickHouse:
         """What a query holds -> its rows, made of its parameters."""
         self.is_bad: Callable[[str, Row], bool] = lambda table, row: False
         """True for a row that cannot be read (error 27)."""
+        self.lacks: set[str] = set()
+        """Columns that no table has: rows with them are refused (error 117)."""
         self.refuses: Callable[[str, Row], bool] = lambda table, row: False
         """True for a row with which an insert fails in a way that is unheard of."""
         self.refusals: list[str] = []
@@ -96,6 +98,9 @@ class ScriptedClickHouse:
             ]
         if "FROM ModelInferenceCache" in sql:
             return self._cached(parameters)
+        if "FROM system.columns" in sql:
+            names = _QUOTED.findall(sql.partition(" name IN ")[2])
+            return [{"name": name} for name in names if name not in self.lacks]
         asked = _THERE.match(sql)
         if asked:
             if asked[1] not in self.created:
@@ -129,6 +134,8 @@ class ScriptedClickHouse:
         if table not in self.created:
             raise StoreRefused("60")
         rows = [json.loads(line) for line in data.split(b"\n") if line]
+        if any(self.lacks & row.keys() for row in rows):
+            raise StoreRefused("117")
         if any(self.is_bad(table, row) for row in rows):
             raise StoreRefused("27")
         if any(self.refuses(table, row) for row in rows):

@@ -334,6 +334,32 @@ def test_killed_after_rows_were_refused_has_them_set_aside_or_on_disk_still(is_l
     assert run.dead()
 
 
+def test_tables_of_an_older_version_keep_records_waiting_until_they_are_migrated():
+    run = Recording(spool={}, migrate=False)
+    run.server.created |= {"Exchange"}
+    run.server.lacks = {"attempts.connect_ms"}
+    run.offer(4)
+    run.wait(20)
+    assert run.written() == []
+    assert run.dead() == []
+    assert run.counts.dropped == {}
+    run.server.lacks.clear()
+    run.wait(10)
+    assert run.written() == run.offered
+    assert run.is_empty()
+
+
+def test_member_that_no_version_has_is_about_its_row():
+    run = Recording(spool={})
+    run.offer()
+    run.wait(1)
+    run.server.refusals = ["117", "117"]
+    run.offer(2)
+    run.wait(5)
+    assert len(run.written()) == 2
+    assert run.counts.dropped == {"rejected": 1}
+
+
 def test_tables_that_vanish_are_made_again():
     run = Recording(spool={})
     run.offer()
