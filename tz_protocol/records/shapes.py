@@ -47,6 +47,9 @@ _KEPT = frozenset(
 )
 """Members whose strings are words of the format, not of the people who use it."""
 
+_COMMON = _OPENED | _KEPT | {"id", "index", "created", "text", "name", "refusal", "url"}
+"""Names that need not be looked at."""
+
 _WITH_TEXTS = frozenset({str, dict, list})
 
 _WORD = re.compile(r"[A-Za-z0-9_.:/@+-]{1,128}")
@@ -79,13 +82,15 @@ def _shape(value: Any, name: str) -> Any:
         return _mark(len(_encode(value)), "bytes")
     if kind is list:
         return _shapes(value, name)
-    # Most members have no text in them: a call for each would be most of the time.
-    return {
-        key if _NAME.fullmatch(key) else f"[redacted {number}]": (
-            _shape(item, key) if type(item) in _WITH_TEXTS else item
-        )
-        for number, (key, item) in enumerate(value.items())
-    }
+    shape: dict[str, Any] = {}
+    for key, item in value.items():
+        # Most members have no text in them: a call for each would be most of the time.
+        if type(item) in _WITH_TEXTS:
+            item = _shape(item, key)
+        if key not in _COMMON and not _NAME.fullmatch(key):
+            key = f"[redacted {len(shape)}]"
+        shape[key] = item
+    return shape
 
 
 def _shapes(values: list[Any], name: str) -> list[Any]:
