@@ -29,7 +29,7 @@ from tz_protocol.types.http import HttpRequest, RequestHead, ResponseHead
 from tz_protocol.types.request import Identity, ParsedRequest, Target
 from tz_protocol.wire.json import encode_object
 
-__all__ = ["OPENAI_MODERATIONS", "judged"]
+__all__ = ["CATEGORIES", "OPENAI_MODERATIONS", "judged"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -61,7 +61,7 @@ def _render_response(
     return ResponseHead(200, JSON_HEADERS), body
 
 
-_CATEGORIES = (
+CATEGORIES = (
     "harassment",
     "harassment/threatening",
     "hate",
@@ -99,7 +99,7 @@ def judged(categories: Mapping[str, bool], scores: Mapping[str, Any]) -> dict[st
 
 
 def _without(values: Mapping[str, Any], value: Any) -> dict[str, Any]:
-    return {name: value for name in _CATEGORIES if name not in values}
+    return {name: value for name in CATEGORIES if name not in values}
 
 
 OPENAI_MODERATIONS: Dialect[ParsedRequest, JsonResponse] = Dialect(

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tz_protocol.dialects.openai_moderations import CATEGORIES
 from tz_protocol.providers.base import Reply
 from tz_protocol.providers.dummy_replies import Call, Failure, json_reply, read_json
 
@@ -24,21 +25,6 @@ MOST_DIMENSIONS = 8_192
 
 PROMPT_TOKENS = 10
 
-_CATEGORIES = (
-    "harassment",
-    "harassment/threatening",
-    "hate",
-    "hate/threatening",
-    "illicit",
-    "illicit/violent",
-    "self-harm",
-    "self-harm/instructions",
-    "self-harm/intent",
-    "sexual",
-    "sexual/minors",
-    "violence",
-    "violence/graphic",
-)
 _SEEN_IN_IMAGES = frozenset(
     {
         "self-harm",
@@ -155,14 +141,14 @@ def _result(text: str, kinds: list[str]) -> dict[str, Any]:
     }
     return {
         "flagged": bool(flagged),
-        "categories": {category: category in flagged for category in _CATEGORIES},
+        "categories": {category: category in flagged for category in CATEGORIES},
         "category_scores": {
-            category: flagged.get(category, _HARMLESS) for category in _CATEGORIES
+            category: flagged.get(category, _HARMLESS) for category in CATEGORIES
         },
         "category_applied_input_types": {
             category: [
                 kind for kind in kinds if kind == "text" or category in _SEEN_IN_IMAGES
             ]
-            for category in _CATEGORIES
+            for category in CATEGORIES
         },
     }

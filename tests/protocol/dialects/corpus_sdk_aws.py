@@ -16,8 +16,8 @@ from botocore.model import ServiceModel  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError, create_parser  # type: ignore[import-untyped]
 
 from tests.protocol.dialects.corpus_player import CannotRead
-from tests.protocol.dialects.corpus_said import Choice, Said, arguments_of
-from tests.protocol.dialects.corpus_vendors import BEDROCK_FINISHES
+from tests.protocol.dialects.corpus_said import Said
+from tests.protocol.dialects.corpus_vendors import bedrock_delta, bedrock_said
 from tests.protocol.dialects.recordings import Recording
 
 
@@ -68,7 +68,7 @@ def read_bedrock(recording: Recording) -> Said:
             raise CannotRead("an error that is not in the vendor's form")
         return Said(error=told["Message"], code=told["Code"])
     blocks = dict(enumerate(found["output"]["message"]["content"]))
-    return _said(blocks, found["stopReason"], found.get("usage"))
+    return bedrock_said(blocks, found["stopReason"], found.get("usage"))
 
 
 def _stream(events: Any) -> Said:
@@ -81,7 +81,7 @@ def _stream(events: Any) -> Said:
             if name == "contentBlockStart":
                 block.update({key: dict(v) for key, v in value["start"].items()})
             elif name == "contentBlockDelta":
-                _delta(block, value["delta"])
+                bedrock_delta(block, value["delta"])
             elif name == "messageStop":
                 reason = value["stopReason"]
             elif name == "metadata":
@@ -89,40 +89,4 @@ def _stream(events: Any) -> Said:
     except EventStreamError as error:
         told = error.response["Error"]
         return Said(error=told["Message"], code=told["Code"])
-    return _said(blocks, reason, usage)
-
-
-def _delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
-    if "text" in delta:
-        block["text"] = block.get("text", "") + delta["text"]
-    elif "toolUse" in delta:
-        use = block["toolUse"]
-        use["input"] = use.get("input", "") + delta["toolUse"]["input"]
-    elif text := delta.get("reasoningContent", {}).get("text"):
-        thought = block.setdefault("reasoningContent", {})
-        thought = thought.setdefault("reasoningText", {"text": ""})
-        thought["text"] += text
-
-
-def _said(blocks: dict[int, Any], reason: str | None, usage: Any) -> Said:
-    one = Choice()
-    said = Said(choices={0: one})
-    for index in sorted(blocks):
-        block = blocks[index]
-        one.content += block.get("text", "")
-        for piece in block.get("citationsContent", {}).get("content") or ():
-            one.content += piece["text"]
-        thought = block.get("reasoningContent", {}).get("reasoningText") or {}
-        one.reasoning += thought.get("text", "")
-        use = block.get("toolUse")
-        if use and use.get("type") != "server_tool_use":
-            one.calls.append((use["name"], arguments_of(use.get("input") or "{}")))
-    if reason is not None:
-        one.finish = BEDROCK_FINISHES.get(reason, "stop")
-        if one.finish in ("stop", "tool_calls"):
-            one.finish = "tool_calls" if one.calls else "stop"
-    if usage:
-        names = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
-        prompt = sum(usage.get(name) or 0 for name in names)
-        said.usage = prompt, usage["outputTokens"]
-    return said
+    return bedrock_said(blocks, reason, usage)

@@ -403,27 +403,34 @@ BEDROCK_FINISHES = {
 
 def read_bedrock(recording: Recording) -> Said:
     """Read an answer of Converse or the messages of ConverseStream."""
-    said = Said(choices={0: Choice()})
-    one = said.choices[0]
     blocks: dict[int, dict[str, Any]] = {}
-    reason, usage = None, None
+    reason, usage, error = None, None, None
     if recording.is_stream:
         for name, value in _aws_events(recording.body):
             block = blocks.setdefault(value.get("contentBlockIndex", 0), {})
             if name == "contentBlockStart":
                 block.update(value["start"])
             elif name == "contentBlockDelta":
-                _bedrock_delta(block, value["delta"])
+                bedrock_delta(block, value["delta"])
             elif name == "messageStop":
                 reason = value["stopReason"]
             elif name == "metadata":
                 usage = value["usage"]
             elif name == "":
-                said.error = str(value)
+                error = str(value)
     else:
         value = json.loads(recording.body)
         blocks = dict(enumerate(value["output"]["message"]["content"]))
         reason, usage = value["stopReason"], value["usage"]
+    said = bedrock_said(blocks, reason, usage)
+    said.error = error
+    return said
+
+
+def bedrock_said(blocks: dict[int, Any], reason: str | None, usage: Any) -> Said:
+    """Return what the blocks of an answer of Converse say."""
+    one = Choice()
+    said = Said(choices={0: one})
     for index in sorted(blocks):
         block = blocks[index]
         one.content += block.get("text", "")
@@ -445,7 +452,7 @@ def read_bedrock(recording: Recording) -> Said:
     return said
 
 
-def _bedrock_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
+def bedrock_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
     if "text" in delta:
         block["text"] = block.get("text", "") + delta["text"]
     elif "toolUse" in delta:
